@@ -1,0 +1,78 @@
+"""fzgw: a WireGuard exit node that can say who opened every flow through it.
+
+What a handler file needs is here: `fzgw.FlowHandler`, and `fzgw.Flow` for annotations. The same names serve programs
+that run a gateway of their own: `fzgw.load_config`, then `fzgw.Gateway.start(config, flow_logs=True)` and `recv`.
+
+Everything is imported when it is first used, so that `import fzgw` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fzgw._core import Batch, Flow, Gap, Gateway, Note, Peer, StartError
+    from fzgw.config import Config, ConfigErrors
+    from fzgw.config import load as load_config
+    from fzgw.handlers import FlowHandler, HandlerError
+
+__all__ = [
+    "Batch",
+    "Config",
+    "ConfigErrors",
+    "Flow",
+    "FlowHandler",
+    "Gap",
+    "Gateway",
+    "HandlerError",
+    "Note",
+    "Peer",
+    "StartError",
+    "__version__",
+    "load_config",
+]
+
+__version__: str
+"""The version of the installed package."""
+
+_HOMES = {
+    "Batch": ("fzgw._core", "Batch"),
+    "Config": ("fzgw.config", "Config"),
+    "ConfigErrors": ("fzgw.config", "ConfigErrors"),
+    "Flow": ("fzgw._core", "Flow"),
+    "FlowHandler": ("fzgw.handlers", "FlowHandler"),
+    "Gap": ("fzgw._core", "Gap"),
+    "Gateway": ("fzgw._core", "Gateway"),
+    "HandlerError": ("fzgw.handlers", "HandlerError"),
+    "Note": ("fzgw._core", "Note"),
+    "Peer": ("fzgw._core", "Peer"),
+    "StartError": ("fzgw._core", "StartError"),
+    "load_config": ("fzgw.config", "load"),
+}
+"""Where each name comes from: module, and what it is called there."""
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        value: object = _version()
+    elif name in _HOMES:
+        module, attribute = _HOMES[name]
+        value = getattr(import_module(module), attribute)
+    else:
+        raise AttributeError(f"module 'fzgw' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("fzgw")
+    except PackageNotFoundError:  # run from a source tree that nothing has installed
+        return "0+unknown"

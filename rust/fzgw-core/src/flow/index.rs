@@ -1,0 +1,135 @@
+//! Which slot a key is in: open addressing over pairs of tag and slot, 8 bytes each.
+//!
+//! The tag is half of the key's hash, so that a probe seldom touches a slot that is not the one, and growing needs
+//! no key: a bucket's place comes from its tag alone. The hash is keyed per boot, as tuples are a sender's to choose.
+
+/// A bucket that holds nothing.
+const EMPTY: u32 = u32::MAX;
+/// The smallest table: 32 KiB.
+const MIN_BUCKETS: usize = 4096;
+
+#[derive(Clone, Copy)]
+struct Bucket {
+    tag: u32,
+    slot: u32,
+}
+
+/// The index. It knows hashes and slots; the caller compares keys.
+pub(super) struct Index {
+    buckets: Vec<Bucket>,
+    len: usize,
+}
+
+impl Index {
+    pub(super) fn new() -> Self {
+        Self {
+            buckets: vec![Bucket { tag: 0, slot: EMPTY }; MIN_BUCKETS],
+            len: 0,
+        }
+    }
+
+    /// The slot with this hash for which `is_it` holds.
+    pub(super) fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        let tag = tag(hash);
+        let mut at = self.home(tag);
+        loop {
+            let bucket = self.buckets[at];
+            if bucket.slot == EMPTY {
+                return None;
+            }
+            if bucket.tag == tag && is_it(bucket.slot) {
+                return Some(bucket.slot);
+            }
+            at = (at + 1) & self.mask();
+        }
+    }
+
+    /// Adds a slot that is not in the index.
+    pub(super) fn insert(&mut self, hash: u64, slot: u32) {
+        if (self.len + 1) * 4 > self.buckets.len() * 3 {
+            self.grow();
+        }
+        self.place(Bucket { tag: tag(hash), slot });
+        self.len += 1;
+    }
+
+    /// Takes a slot out; one that is not in it is left out as well.
+    pub(super) fn remove(&mut self, hash: u64, slot: u32) {
+        let mut hole = self.home(tag(hash));
+        loop {
+            match self.buckets[hole].slot {
+                EMPTY => return,
+                found if found == slot => break,
+                _ => hole = (hole + 1) & self.mask(),
+            }
+        }
+        // Move back what the hole would hide, so that no tombstones gather.
+        let mut at = hole;
+        loop {
+            at = (at + 1) & self.mask();
+            let bucket = self.buckets[at];
+            if bucket.slot == EMPTY {
+                break;
+            }
+            let home = self.home(bucket.tag);
+            if (at.wrapping_sub(home) & self.mask()) >= (at.wrapping_sub(hole) & self.mask()) {
+                self.buckets[hole] = bucket;
+                hole = at;
+            }
+        }
+        self.buckets[hole].slot = EMPTY;
+        self.len -= 1;
+    }
+
+    fn grow(&mut self) {
+        let bigger = vec![Bucket { tag: 0, slot: EMPTY }; self.buckets.len() * 2];
+        for bucket in std::mem::replace(&mut self.buckets, bigger) {
+            if bucket.slot != EMPTY {
+                self.place(bucket);
+            }
+        }
+    }
+
+    fn place(&mut self, bucket: Bucket) {
+        let mut at = self.home(bucket.tag);
+        while self.buckets[at].slot != EMPTY {
+            at = (at + 1) & self.mask();
+        }
+        self.buckets[at] = bucket;
+    }
+
+    fn mask(&self) -> usize {
+        self.buckets.len() - 1
+    }
+
+    /// The tag's first bucket. Tags have 32 bits, which is enough for as many buckets as a table may have.
+    fn home(&self, tag: u32) -> usize {
+        tag as usize & self.mask()
+    }
+}
+
+fn tag(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every slot that is in is found, every slot that was taken out is not, also among colliding hashes.
+    #[test]
+    fn finds_what_is_in_and_nothing_else() {
+        let hash = |slot: u32| u64::from(slot % 97) << 32;
+        let mut index = Index::new();
+        for slot in 0..10_000 {
+            index.insert(hash(slot), slot);
+        }
+        for slot in (0..10_000).step_by(3) {
+            index.remove(hash(slot), slot);
+        }
+        for slot in 0..10_000 {
+            let found = index.find(hash(slot), |candidate| candidate == slot);
+            assert_eq!(found.is_some(), slot % 3 != 0, "slot {slot}");
+        }
+    }
+}

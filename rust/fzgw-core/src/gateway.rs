@@ -1,0 +1,579 @@
+//! The gateway without its sockets: datagrams, packets and time in; datagrams, packets and records out.
+//!
+//! [`GatewayState`] routes and decides nothing: tunnels are in [`crate::peers`], access rules in [`crate::policy`],
+//! flows in [`crate::flow`]. It counts each packet once on arrival and once where it goes (ledger L1). One worker
+//! thread owns it.
+
+#[cfg(test)]
+mod scenarios;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ipnet::IpNet;
+
+use crate::config::GatewayConfig;
+use crate::flow::current::{record_packet, record_path, record_peer, record_standing};
+use crate::flow::record::{EndReason, GatewayInfo, OuterPath, PeerInfo};
+use crate::flow::table::Purpose;
+use crate::flow::{
+    Counted, Directory, FlowRecord, FlowTable, PacketScope, PeerId, Record, Side, Standing, Timestamp, Verdict,
+};
+use crate::icmp;
+use crate::packet::{PacketInfo, Transport};
+use crate::peers::{Datagram, Peer, PeerTable, Place, Waiting};
+use crate::policy::{Names, Policy};
+use crate::stats::{Drop, Originated, RecordStats, Snapshot, Stats};
+
+/// What to undo if something could not be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Receipt {
+    /// A packet of somebody's.
+    Forwarded {
+        /// Which way it goes.
+        side: Side,
+        /// IP bytes.
+        bytes: u32,
+        /// What the flow engine counted.
+        counted: Counted,
+    },
+    /// Something that the gateway made itself: handshakes, keepalives, ICMP errors.
+    Own,
+}
+
+/// A packet for the TUN device.
+#[derive(Debug)]
+pub struct ToTun {
+    /// The packet, without padding.
+    pub packet: BytesMut,
+    /// What to give back to [`GatewayState::not_written`] if it fails.
+    pub receipt: Receipt,
+}
+
+/// A datagram for the UDP port.
+#[derive(Debug)]
+pub struct ToUdp {
+    /// From where to where, and what.
+    pub datagram: Datagram,
+    /// What to give back to [`GatewayState::not_written`] if it fails.
+    pub receipt: Receipt,
+}
+
+/// What a call leaves to be written.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// For the TUN device, in order.
+    pub tun: Vec<ToTun>,
+    /// For the UDP port, in order.
+    pub udp: Vec<ToUdp>,
+}
+
+/// The gateway. See the module's documentation.
+pub struct GatewayState {
+    info: GatewayInfo,
+    peers: PeerTable,
+    policy: Policy,
+    flows: FlowTable,
+    names: Names,
+    directory: Arc<Directory>,
+    addresses: Vec<IpNet>,
+    stats: Stats,
+    output: Output,
+    /// Whether flows were counted from the first packet on.
+    always_tracked: bool,
+    /// The protocol's own datagrams of the present call; kept for its capacity.
+    control: Vec<Datagram>,
+    expired: Vec<Waiting>,
+}
+
+impl GatewayState {
+    /// A gateway whose UDP port is `port`.
+    ///
+    /// Errors: the system has no randomness to give.
+    pub fn new(config: &GatewayConfig, port: u16) -> Result<Self, getrandom::Error> {
+        let info = GatewayInfo {
+            uid: config.uid.clone(),
+            name: config.name.clone(),
+            boot_id: format!("{:016x}", getrandom::u64()?),
+            version: config.version.clone(),
+        };
+        let purpose = purpose(config);
+        let mut names = Names::default();
+        let peers = PeerTable::new(config, port)?;
+        let policy = Policy::new(config, peers.iter(), &mut names);
+        let mut flows = FlowTable::new(config.limits, purpose)?;
+        flows.configure(config.limits, purpose, config.peers.len());
+        let mut state = Self {
+            info,
+            peers,
+            policy,
+            always_tracked: flows.tracks(),
+            flows,
+            names,
+            directory: Arc::new(Directory::default()),
+            addresses: config.addresses.clone(),
+            stats: Stats::default(),
+            output: Output::default(),
+            control: Vec::new(),
+            expired: Vec::new(),
+        };
+        state.directory = Arc::new(state.make_directory(config, &[]));
+        Ok(state)
+    }
+
+    /// 16 hex digits, new at each start.
+    pub fn boot_id(&self) -> &str {
+        &self.info.boot_id
+    }
+
+    /// The names behind the ids of records made now.
+    pub fn directory(&self) -> Arc<Directory> {
+        self.directory.clone()
+    }
+
+    /// Takes a datagram from the UDP port.
+    pub fn handle_datagram(&mut self, now: Timestamp, path: OuterPath, datagram: BytesMut) {
+        self.stats.datagrams.received += 1;
+        let received = self.peers.receive(now, path, datagram, &mut self.control);
+        self.send_control();
+        let received = match received {
+            Ok(received) => received,
+            Err(reason) => return self.stats.drop_datagram(reason),
+        };
+        if received.moved {
+            self.change_path(received.place, path);
+        }
+        if let Some(packet) = received.packet {
+            self.forward_from_peer(now, received.place, packet);
+        }
+        if self.peers.get(received.place).is_some_and(Peer::has_waiting) {
+            self.send_waiting(now, received.place);
+        }
+    }
+
+    /// Takes a packet from the TUN device.
+    pub fn handle_packet(&mut self, now: Timestamp, packet: BytesMut) {
+        let side = Side::ToPeer;
+        let mut scope = PacketScope::begin(&mut self.flows, side, now);
+        let checked = check_to_peer(&mut scope, &self.peers, &self.policy, &packet);
+        let bytes = checked.bytes(&packet);
+        self.stats.side(side).received.add(bytes);
+        let (info, place, standing) = match checked.result {
+            Ok(passed) => passed,
+            Err(reason) => {
+                std::mem::drop(scope);
+                return self.drop_packet(now, side, reason, &packet, checked.info, checked.place);
+            }
+        };
+        match self.peers.seal(place, packet, &mut self.control) {
+            Ok(datagram) => {
+                let path_id = self.peers.get(place).and_then(|peer| peer.path_id);
+                let path_id = scope.path_id(path_id, datagram.path);
+                record_path(path_id);
+                std::mem::drop(scope);
+                if let Some(peer) = self.peers.get_mut(place) {
+                    peer.path_id = Some(path_id);
+                }
+                self.sent(side, info, datagram);
+            }
+            Err(packet) => {
+                // Its path is not known yet: the scope forgets it, and it is counted when it leaves (R21).
+                std::mem::drop(scope);
+                self.stats.side(side).waiting.add(bytes);
+                if let Some(loser) = self.peers.wait(place, packet, info, standing, now) {
+                    self.give_up(&loser);
+                }
+            }
+        }
+        self.send_control();
+    }
+
+    /// Does what is due: ends flows, rekeys, keepalives. Call it before the packets of the same moment.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.flows.handle_timeout(now);
+        let mut expired = std::mem::take(&mut self.expired);
+        self.peers.handle_timeout(now, &mut self.control, &mut expired);
+        self.send_control();
+        for waiting in expired.drain(..) {
+            self.give_up(&waiting);
+        }
+        self.expired = expired;
+    }
+
+    /// The monotonic nanoseconds at which `handle_timeout` has something to do.
+    pub fn poll_timeout(&self) -> u64 {
+        let flows = self.flows.poll_timeout().unwrap_or(u64::MAX);
+        self.peers.poll_timeout().min(flows)
+    }
+
+    /// What is to be written now. Give the vectors back emptied with [`GatewayState::written`].
+    pub fn take_output(&mut self) -> Output {
+        std::mem::take(&mut self.output)
+    }
+
+    /// The batch is written; its vectors are used again.
+    pub fn written(&mut self, mut output: Output) {
+        output.tun.clear();
+        output.udp.clear();
+        if self.output.tun.is_empty() && self.output.udp.is_empty() {
+            self.output = output;
+        }
+    }
+
+    /// Something of the batch could not be written: its counts are taken back (R21, scenario 42).
+    pub fn not_written(&mut self, receipt: Receipt) {
+        match receipt {
+            Receipt::Forwarded { side, bytes, counted } => {
+                self.flows.take_back(counted);
+                self.stats.side(side).forwarded.take(bytes.into());
+                self.stats.drop_packet(side, Drop::Write, bytes.into());
+            }
+            Receipt::Own => self.stats.drop_datagram(crate::stats::DatagramDrop::Send),
+        }
+    }
+
+    /// Datagrams that the port took.
+    pub fn datagrams_sent(&mut self, count: u64) {
+        self.stats.datagrams.sent += count;
+    }
+
+    /// Takes a new configuration, all of it. Tunnels of peers that stay go on, and so do their flows.
+    pub fn reconfigure(&mut self, config: &GatewayConfig) {
+        let gone = self.peers.reconfigure(config);
+        for peer in &gone {
+            self.flows.close_peer(peer.id);
+            if let Some(path) = peer.path_id {
+                self.flows.release_path(path);
+            }
+            for waiting in peer.waiting() {
+                self.give_up(waiting);
+            }
+        }
+        self.policy = Policy::new(config, self.peers.iter(), &mut self.names);
+        let purpose = purpose(config);
+        self.flows.configure(config.limits, purpose, config.peers.len());
+        self.always_tracked &= self.flows.tracks();
+        self.addresses.clone_from(&config.addresses);
+        self.info.name.clone_from(&config.name);
+        self.directory = Arc::new(self.make_directory(config, &gone));
+    }
+
+    /// Drops what still waits for a session: there will be none (R21).
+    pub fn give_up_waiting(&mut self) {
+        for waiting in self.peers.take_waiting() {
+            self.give_up(&waiting);
+        }
+    }
+
+    /// Ends up to `most` flows for good and says whether any are left (R27).
+    pub fn close_some(&mut self, most: usize) -> bool {
+        self.flows.close_some(EndReason::Shutdown, most)
+    }
+
+    /// Whether records or openings wait.
+    pub fn has_records(&self) -> bool {
+        self.flows.has_records()
+    }
+
+    /// Moves records and openings out. Call it after a flush, so that nothing in them can still be taken back.
+    pub fn drain_records(&mut self, records: &mut Vec<Record>, openings: &mut Vec<FlowRecord>) {
+        records.extend(self.flows.drain_records());
+        openings.extend(self.flows.drain_openings());
+    }
+
+    /// The books between two batches.
+    pub fn snapshot(&self, now: Timestamp, records: RecordStats) -> Snapshot {
+        Snapshot {
+            stats: self.stats,
+            flows: self.flows.ledger(),
+            records,
+            peers: self.peers.stats(now),
+            tracks: self.always_tracked,
+        }
+    }
+
+    fn forward_from_peer(&mut self, now: Timestamp, place: Place, mut packet: BytesMut) {
+        let side = Side::FromPeer;
+        let Some(peer) = self.peers.get(place) else { return };
+        let path_id = peer.path_id;
+        let mut scope = PacketScope::begin(&mut self.flows, side, now);
+        record_peer(peer.id);
+        if let Some(path_id) = path_id {
+            record_path(path_id);
+        }
+        let checked = check_from_peer(&mut scope, &self.peers, &self.policy, place, &packet);
+        std::mem::drop(scope);
+        let bytes = checked.bytes(&packet);
+        self.stats.side(side).received.add(bytes);
+        let info = match checked.result {
+            Ok((info, ..)) => info,
+            Err(reason) => return self.drop_packet(now, side, reason, &packet, checked.info, Some(place)),
+        };
+        packet.truncate(info.len as usize);
+        let receipt = self.forwarded(side, info);
+        self.output.tun.push(ToTun { packet, receipt });
+    }
+
+    /// Sends what waited for this peer's session, as far as it goes.
+    fn send_waiting(&mut self, now: Timestamp, place: Place) {
+        let side = Side::ToPeer;
+        while let Some(mut waiting) = self.peers.next_waiting(place) {
+            let packet = std::mem::take(&mut waiting.packet);
+            let datagram = match self.peers.seal(place, packet, &mut self.control) {
+                Ok(datagram) => datagram,
+                Err(packet) => {
+                    waiting.packet = packet;
+                    self.peers.unwait(place, waiting);
+                    break;
+                }
+            };
+            let Some(peer) = self.peers.get_mut(place) else { break };
+            let mut scope = PacketScope::begin(&mut self.flows, side, now);
+            let path_id = scope.path_id(peer.path_id, datagram.path);
+            peer.path_id = Some(path_id);
+            record_peer(peer.id);
+            record_path(path_id);
+            record_packet(&waiting.info);
+            record_standing(waiting.standing);
+            std::mem::drop(scope);
+            self.stats.side(side).waiting.take(waiting.info.len.into());
+            self.sent(side, waiting.info, datagram);
+        }
+        self.send_control();
+    }
+
+    fn sent(&mut self, side: Side, info: PacketInfo, datagram: Datagram) {
+        let receipt = self.forwarded(side, info);
+        self.output.udp.push(ToUdp { datagram, receipt });
+    }
+
+    fn forwarded(&mut self, side: Side, info: PacketInfo) -> Receipt {
+        self.stats.side(side).forwarded.add(info.len.into());
+        Receipt::Forwarded {
+            side,
+            bytes: info.len,
+            counted: self.flows.take_counted(),
+        }
+    }
+
+    fn give_up(&mut self, waiting: &Waiting) {
+        let bytes = waiting.info.len.into();
+        self.stats.side(Side::ToPeer).waiting.take(bytes);
+        self.stats.drop_packet(Side::ToPeer, Drop::NoSession, bytes);
+    }
+
+    fn drop_packet(
+        &mut self,
+        now: Timestamp,
+        side: Side,
+        reason: Drop,
+        packet: &[u8],
+        info: Option<PacketInfo>,
+        place: Option<Place>,
+    ) {
+        let bytes = info.map_or(packet.len() as u64, |info| info.len.into());
+        self.stats.drop_packet(side, reason, bytes);
+        if reason != Drop::Denied {
+            return;
+        }
+        if !self.flows.tracks() {
+            self.stats.denied_untracked += 1;
+        }
+        if let (Some(info), Some(place)) = (info, place) {
+            self.prohibit(now, side, packet, &info, place);
+        }
+    }
+
+    /// Tells the sender of a denied packet (R23).
+    fn prohibit(&mut self, now: Timestamp, side: Side, packet: &[u8], info: &PacketInfo, place: Place) {
+        let Some(peer) = self.peers.get_mut(place) else { return };
+        let own = self
+            .addresses
+            .iter()
+            .map(IpNet::addr)
+            .find(|own| own.is_ipv4() == info.src.is_ipv4());
+        let from = match side {
+            Side::FromPeer => own.unwrap_or(info.dst),
+            // The kernel takes a packet from the device with an address of its own for a forgery, so the error comes
+            // from where the packet was for.
+            Side::ToPeer => info.dst,
+        };
+        let Some(error) = icmp::prohibited(packet, info, from) else {
+            return;
+        };
+        if !peer.errors.take(now) {
+            return;
+        }
+        let error = BytesMut::from(&error[..]);
+        let kind = match side {
+            Side::FromPeer => {
+                // Without a session there is nobody to tell: the packet came in by one, so it is gone since.
+                let Ok(datagram) = self.peers.seal(place, error, &mut self.control) else {
+                    return;
+                };
+                self.output.udp.push(ToUdp {
+                    datagram,
+                    receipt: Receipt::Own,
+                });
+                Originated::ProhibitedToPeer
+            }
+            Side::ToPeer => {
+                self.output.tun.push(ToTun {
+                    packet: error,
+                    receipt: Receipt::Own,
+                });
+                Originated::ProhibitedToOutside
+            }
+        };
+        self.stats.originated[kind as usize] += 1;
+    }
+
+    fn send_control(&mut self) {
+        for datagram in self.control.drain(..) {
+            self.output.udp.push(ToUdp {
+                datagram,
+                receipt: Receipt::Own,
+            });
+        }
+    }
+
+    fn change_path(&mut self, place: Place, path: OuterPath) {
+        let Some(peer) = self.peers.get_mut(place) else { return };
+        if let Some(before) = peer.path_id.replace(self.flows.add_path(path)) {
+            self.flows.release_path(before);
+        }
+    }
+
+    fn make_directory(&self, config: &GatewayConfig, gone: &[Peer]) -> Directory {
+        let info = |peer: &crate::config::PeerConfig| PeerInfo {
+            name: peer.name.clone(),
+            user: peer.user.clone(),
+            groups: peer.groups.clone(),
+            public_key: crate::peers::base64(&peer.public_key),
+        };
+        let mut peers: HashMap<u32, PeerInfo> = self.peers.iter().map(|(id, peer)| (id.0, info(peer))).collect();
+        peers.extend(gone.iter().map(|peer| (peer.id.0, peer.info())));
+        let gateway = GatewayInfo {
+            name: config.name.clone(),
+            ..self.info.clone()
+        };
+        Directory {
+            gateway,
+            peers,
+            names: self.names.texts().to_vec(),
+        }
+    }
+}
+
+fn purpose(config: &GatewayConfig) -> Purpose {
+    Purpose {
+        rules: config.rules.is_some(),
+        ..config.purpose
+    }
+}
+
+/// What the checks found, also where they end in a drop.
+struct Checked {
+    info: Option<PacketInfo>,
+    place: Option<Place>,
+    result: Result<(PacketInfo, Place, Standing), Drop>,
+}
+
+impl Checked {
+    fn bytes(&self, packet: &[u8]) -> u64 {
+        self.info.map_or(packet.len() as u64, |info| info.len.into())
+    }
+}
+
+fn check_from_peer(
+    scope: &mut PacketScope<'_>,
+    peers: &PeerTable,
+    policy: &Policy,
+    place: Place,
+    packet: &[u8],
+) -> Checked {
+    let info = PacketInfo::parse(packet).ok();
+    let result = info.ok_or(Drop::Malformed).and_then(|info| {
+        let peer = peers.get(place).ok_or(Drop::NoPeer)?;
+        if peers.route(info.src) != Some(place) {
+            return Err(Drop::Spoofed);
+        }
+        check_kind(policy, &info)?;
+        record_packet(&info);
+        let standing = scope.standing(peer.id, Side::FromPeer, &info);
+        let standing = standing.unwrap_or_else(|| policy.judge(peer.id, Side::FromPeer, &info));
+        decide(standing).map(|()| (info, place, standing))
+    });
+    Checked {
+        info,
+        place: Some(place),
+        result,
+    }
+}
+
+fn check_to_peer(scope: &mut PacketScope<'_>, peers: &PeerTable, policy: &Policy, packet: &[u8]) -> Checked {
+    let info = PacketInfo::parse(packet).ok();
+    let place = info.and_then(|info| route_to_peer(peers, info.dst));
+    let result = info.ok_or(Drop::Malformed).and_then(|info| {
+        let place = place.ok_or(Drop::NoPeer)?;
+        let peer = peers.get(place).ok_or(Drop::NoPeer)?;
+        check_kind(policy, &info)?;
+        record_peer(peer.id);
+        record_packet(&info);
+        let standing = scope
+            .standing(peer.id, Side::ToPeer, &info)
+            .or_else(|| standing_at_other_peer(scope, peers, place, &info))
+            .unwrap_or_else(|| policy.judge(peer.id, Side::ToPeer, &info));
+        decide(standing).map(|()| (info, place, standing))
+    });
+    Checked { info, place, result }
+}
+
+/// Multicast has no one peer, also where somebody's allowed IPs are everything: what the kernel says on each of its
+/// links (router solicitations, MLD) ends here.
+fn route_to_peer(peers: &PeerTable, destination: IpAddr) -> Option<Place> {
+    if destination.is_multicast() {
+        return None;
+    }
+    peers.route(destination)
+}
+
+/// From peer to peer a packet passes the gateway twice. The second time it follows the flow that the first peer's
+/// session opened: this very tuple was decrypted from the peer that its source belongs to.
+fn standing_at_other_peer(
+    scope: &mut PacketScope<'_>,
+    peers: &PeerTable,
+    place: Place,
+    info: &PacketInfo,
+) -> Option<Standing> {
+    let other = peers.route(info.src).filter(|other| *other != place)?;
+    let id: PeerId = peers.get(other)?.id;
+    scope
+        .standing(id, Side::FromPeer, info)
+        .filter(|standing| standing.verdict == Verdict::Allow)
+}
+
+fn check_kind(policy: &Policy, info: &PacketInfo) -> Result<(), Drop> {
+    match info.transport {
+        Transport::Redirect => Err(Drop::Redirect),
+        // Rules need ports. Fragments that find their flow come with R15's table.
+        Transport::Fragment if policy.has_rules() => Err(Drop::Fragment),
+        Transport::Fragment
+        | Transport::Tcp { .. }
+        | Transport::Udp { .. }
+        | Transport::Echo { .. }
+        | Transport::Icmp { .. }
+        | Transport::IcmpError { .. }
+        | Transport::Other => Ok(()),
+    }
+}
+
+fn decide(standing: Standing) -> Result<(), Drop> {
+    record_standing(standing);
+    match standing.verdict {
+        Verdict::Allow => Ok(()),
+        Verdict::Deny => Err(Drop::Denied),
+    }
+}

@@ -1,0 +1,1033 @@
+//! OCSF 1.8.0: flows as Network Activity (4001), gaps and notes as Base Events (0).
+//!
+//! [`record`] writes one line. A flow goes down in this order: what it is (class, activity, time, outcome), who and
+//! where (the two endpoints, the connection), how much (delta, then total), who saw it (the gateway, the metadata), and
+//! under `unmapped` what OCSF has no name for. `docs/records.md` lists every field.
+//!
+//! OCSF times are milliseconds. The exact nanoseconds stand beside them in `unmapped`.
+
+use std::net::IpAddr;
+
+use super::{Json, Text, key};
+use crate::flow::record::{
+    Activity, Counts, Direction, Directory, EndReason, FlowRecord, Gap, GatewayInfo, Note, PeerInfo, Record, Traffic,
+    Verdict,
+};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+
+/// Appends `record` to `out` as one line of JSON with its newline.
+///
+/// `sequence` becomes `metadata.sequence` (L4), `now_ns` (wall clock nanoseconds) `metadata.logged_time`, and
+/// `handler_error` what a handler's exception said.
+pub fn record(
+    out: &mut Vec<u8>,
+    record: &Record,
+    directory: &Directory,
+    sequence: u64,
+    now_ns: Option<u64>,
+    handler_error: Option<&str>,
+) {
+    let written = Written {
+        gateway: &directory.gateway,
+        sequence,
+        now_ns,
+        handler_error,
+    };
+    Json::line(out, |json| match record {
+        Record::Flow(flow) => network_activity(json, flow, directory, &written),
+        Record::Gap(gap) => gap_event(json, gap, &written),
+        Record::Note(note) => note_event(json, *note, &written),
+    });
+}
+
+/// What every line tells of its own making.
+struct Written<'a> {
+    gateway: &'a GatewayInfo,
+    sequence: u64,
+    now_ns: Option<u64>,
+    handler_error: Option<&'a str>,
+}
+
+/// OCSF's activities of a network connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Open,
+    Close,
+    Reset,
+    Fail,
+    Refuse,
+    Traffic,
+}
+
+impl Outcome {
+    fn of(flow: &FlowRecord) -> Self {
+        if flow.verdict == Verdict::Deny {
+            return Outcome::Refuse;
+        }
+        match flow.activity {
+            Activity::Open => Outcome::Open,
+            Activity::Update => Outcome::Traffic,
+            Activity::Close if rejected(flow) => Outcome::Refuse,
+            Activity::Close if flow.end_reason == Some(EndReason::Rst) => Outcome::Reset,
+            Activity::Close if unanswered(flow) => Outcome::Fail,
+            Activity::Close => Outcome::Close,
+        }
+    }
+
+    /// Class, category, activity, type and severity.
+    fn members(self) -> &'static str {
+        macro_rules! members {
+            ($id:literal, $name:literal) => {
+                concat!(
+                    r#""class_uid":4001,"class_name":"Network Activity","#,
+                    r#""category_uid":4,"category_name":"Network Activity","#,
+                    r#""activity_id":"#,
+                    $id,
+                    r#","activity_name":""#,
+                    $name,
+                    r#"","#,
+                    r#""type_uid":40010"#,
+                    $id,
+                    r#","type_name":"Network Activity: "#,
+                    $name,
+                    r#"","#,
+                    r#""severity_id":1,"severity":"Informational","#,
+                )
+            };
+        }
+        match self {
+            Outcome::Open => members!(1, "Open"),
+            Outcome::Close => members!(2, "Close"),
+            Outcome::Reset => members!(3, "Reset"),
+            Outcome::Fail => members!(4, "Fail"),
+            Outcome::Refuse => members!(5, "Refuse"),
+            Outcome::Traffic => members!(6, "Traffic"),
+        }
+    }
+}
+
+/// Zeek's REJ: the responder answered the SYN with RST and never with SYN-ACK.
+fn rejected(flow: &FlowRecord) -> bool {
+    flow.end_reason == Some(EndReason::Rst)
+        && flow
+            .tcp_flags
+            .is_some_and(|(out, r#in)| out & SYN != 0 && r#in & RST != 0 && r#in & SYN == 0)
+}
+
+/// A TCP connection that was tried and never had an answer. Met in the middle, it may have had one before.
+fn unanswered(flow: &FlowRecord) -> bool {
+    flow.protocol == TCP && flow.initiator_known && flow.total.r#in.packets == 0
+}
+
+fn network_activity(json: &mut Json<'_>, flow: &FlowRecord, directory: &Directory, written: &Written<'_>) {
+    json.constant(Outcome::of(flow).members());
+    json.number(key!("time"), milliseconds(event_time(flow)));
+    json.number(key!("start_time"), milliseconds(flow.start));
+    json.number(key!("end_time"), milliseconds(flow.end));
+    // OCSF wants the difference of the two times shown, which may be one more than the whole milliseconds that passed.
+    json.number(key!("duration"), milliseconds(flow.end) - milliseconds(flow.start));
+    if let Some(reason) = flow.end_reason {
+        json.word(key!("status_code"), reason.as_str());
+    }
+    json.constant(match flow.verdict {
+        Verdict::Allow => r#""action_id":1,"action":"Allowed","disposition_id":1,"disposition":"Allowed","#,
+        Verdict::Deny => r#""action_id":2,"action":"Denied","disposition_id":2,"disposition":"Blocked","#,
+    });
+    if let Some(rule) = flow.rule {
+        json.object(key!("firewall_rule"), |json| {
+            json.text(key!("name"), directory.name(rule))
+        });
+    }
+
+    endpoints(json, flow, directory);
+    json.flag(key!("is_src_dst_assignment_known"), flow.initiator_known);
+    json.object(key!("connection_info"), |json| {
+        connection_info(json, flow, written.gateway)
+    });
+    json.object(key!("traffic"), |json| traffic(json, flow.delta));
+    json.object(key!("cumulative_traffic"), |json| traffic(json, flow.total));
+
+    json.constant(r#""observation_point_id":3,"observation_point":"Neither","#);
+    json.object(key!("network_observation_point"), |json| {
+        gateway_names(json, written.gateway)
+    });
+    json.object(key!("metadata"), |json| {
+        product(json, written.gateway);
+        json.constant(r#""profiles":["security_control"],"#);
+        json.text_of(key!("uid"), |text| {
+            flow_uid(text, flow, written.gateway);
+            text.char(b'.');
+            text.number(flow.number);
+        });
+        json.text_of(key!("correlation_uid"), |text| flow_uid(text, flow, written.gateway));
+        log_entry(json, written);
+    });
+    json.object(key!("unmapped"), |json| unmapped(json, flow, directory, written));
+}
+
+/// When the thing that the record tells happened: an opening at the first packet, all else with the last one.
+fn event_time(flow: &FlowRecord) -> u64 {
+    match flow.activity {
+        Activity::Open => flow.start,
+        Activity::Update | Activity::Close => flow.end,
+    }
+}
+
+/// Initiator and responder; one of the two is the peer. An endpoint of which nothing is known is left out.
+fn endpoints(json: &mut Json<'_>, flow: &FlowRecord, directory: &Directory) {
+    let domain = flow.domain.map(|domain| directory.name(domain));
+    // An id that no configuration had is a peer with an empty name, as `Flow.peer` has it: never a flow of nobody.
+    let unknown = PeerInfo::default();
+    let peer = directory.peer(flow.peer).unwrap_or(&unknown);
+    let (src_peer, dst_peer) = match flow.direction {
+        Direction::Outbound => (Some(peer), None),
+        Direction::Inbound => (None, Some(peer)),
+    };
+    let src = Endpoint {
+        ip: shown_ip(flow, flow.src_ip),
+        port: shown_port(flow, flow.src_port),
+        peer: src_peer,
+        domain: None,
+    };
+    let dst = Endpoint {
+        ip: shown_ip(flow, flow.dst_ip),
+        port: shown_port(flow, flow.dst_port),
+        peer: dst_peer,
+        domain,
+    };
+    src.write(json, key!("src_endpoint"));
+    dst.write(json, key!("dst_endpoint"));
+}
+
+struct Endpoint<'a> {
+    ip: Option<IpAddr>,
+    port: Option<u16>,
+    peer: Option<&'a PeerInfo>,
+    domain: Option<&'a str>,
+}
+
+impl Endpoint<'_> {
+    fn write(&self, json: &mut Json<'_>, key: &'static str) {
+        // A port alone names nothing, to the schema as well.
+        if self.ip.is_none() && self.peer.is_none() && self.domain.is_none() {
+            return;
+        }
+        json.object(key, |json| {
+            if let Some(ip) = self.ip {
+                json.text_of(key!("ip"), |text| text.ip(ip));
+            }
+            if let Some(port) = self.port {
+                json.number(key!("port"), port);
+            }
+            if let Some(domain) = self.domain {
+                json.text(key!("domain"), domain);
+            }
+            if let Some(peer) = self.peer {
+                json.text(key!("name"), &peer.name);
+                json.text(key!("uid"), &peer.public_key);
+                owner(json, peer);
+            }
+        });
+    }
+}
+
+/// The user behind a peer. Groups without a user need a principal too, and the peer's key is the one that there is.
+fn owner(json: &mut Json<'_>, peer: &PeerInfo) {
+    if peer.user.is_none() && peer.groups.is_empty() {
+        return;
+    }
+    json.object(key!("owner"), |json| {
+        match &peer.user {
+            Some(user) => json.text(key!("name"), user),
+            None => json.text(key!("uid"), &peer.public_key),
+        }
+        if peer.groups.is_empty() {
+            return;
+        }
+        json.array(key!("groups"), |json| {
+            for group in &peer.groups {
+                json.item(|json| json.text(key!("name"), group));
+            }
+        });
+    });
+}
+
+/// An address that a denied flow does not have is unspecified (R23).
+fn shown_ip(flow: &FlowRecord, ip: IpAddr) -> Option<IpAddr> {
+    (flow.verdict == Verdict::Allow || !ip.is_unspecified()).then_some(ip)
+}
+
+/// Ports are TCP's and UDP's: an ICMP identifier goes to `unmapped.icmp`. One that a denied flow does not have is 0.
+fn shown_port(flow: &FlowRecord, port: u16) -> Option<u16> {
+    let has_ports = matches!(flow.protocol, TCP | UDP);
+    (has_ports && (flow.verdict == Verdict::Allow || port != 0)).then_some(port)
+}
+
+fn connection_info(json: &mut Json<'_>, flow: &FlowRecord, gateway: &GatewayInfo) {
+    json.text_of(key!("uid"), |text| flow_uid(text, flow, gateway));
+    json.constant(match flow.direction {
+        Direction::Inbound => r#""direction_id":1,"direction":"Inbound","#,
+        Direction::Outbound => r#""direction_id":2,"direction":"Outbound","#,
+    });
+    // Protocol 0 of a denied flow is the one of a key that joins several.
+    if flow.verdict == Verdict::Allow || flow.protocol != 0 {
+        json.number(key!("protocol_num"), flow.protocol);
+    }
+    if let Some(name) = protocol_name(flow.protocol) {
+        json.word(key!("protocol_name"), name);
+    }
+    match shown_ip(flow, flow.dst_ip).or(shown_ip(flow, flow.src_ip)) {
+        Some(IpAddr::V4(_)) => json.constant(r#""protocol_ver_id":4,"#),
+        Some(IpAddr::V6(_)) => json.constant(r#""protocol_ver_id":6,"#),
+        None => {}
+    }
+    if let Some((out, r#in)) = flow.tcp_flags {
+        json.number(key!("tcp_flags"), out | r#in);
+    }
+}
+
+/// IANA's keyword in lower case, of the protocols that meet an exit node.
+fn protocol_name(protocol: u8) -> Option<&'static str> {
+    match protocol {
+        1 => Some("icmp"),
+        2 => Some("igmp"),
+        4 => Some("ipv4"),
+        TCP => Some("tcp"),
+        UDP => Some("udp"),
+        33 => Some("dccp"),
+        41 => Some("ipv6"),
+        47 => Some("gre"),
+        50 => Some("esp"),
+        51 => Some("ah"),
+        58 => Some("ipv6-icmp"),
+        89 => Some("ospfigp"),
+        103 => Some("pim"),
+        112 => Some("vrrp"),
+        115 => Some("l2tp"),
+        132 => Some("sctp"),
+        136 => Some("udplite"),
+        _ => None,
+    }
+}
+
+/// As [`Directory::flow_uid`], without a string of its own.
+fn flow_uid(text: &mut Text<'_>, flow: &FlowRecord, gateway: &GatewayInfo) {
+    text.text(&gateway.boot_id);
+    text.char(b'-');
+    text.hex(flow.serial);
+}
+
+fn traffic(json: &mut Json<'_>, traffic: Traffic) {
+    let Traffic { out, r#in } = traffic;
+    json.number(key!("bytes"), out.bytes + r#in.bytes);
+    json.number(key!("bytes_out"), out.bytes);
+    json.number(key!("bytes_in"), r#in.bytes);
+    json.number(key!("packets"), out.packets + r#in.packets);
+    json.number(key!("packets_out"), out.packets);
+    json.number(key!("packets_in"), r#in.packets);
+}
+
+fn unmapped(json: &mut Json<'_>, flow: &FlowRecord, directory: &Directory, written: &Written<'_>) {
+    json.word(key!("activity"), flow.activity.as_str());
+    json.number(key!("number"), flow.number);
+    json.word(key!("direction"), flow.direction.as_str());
+    json.word(key!("verdict"), flow.verdict.as_str());
+    json.flag(key!("initiator_known"), flow.initiator_known);
+    json.number(key!("start_ns"), flow.start);
+    json.number(key!("end_ns"), flow.end);
+    json.number(key!("duration_ns"), flow.duration());
+    if let Some(resource) = flow.resource {
+        json.text(key!("resource"), directory.name(resource));
+    }
+    if flow.domain.is_some() {
+        json.word(key!("domain_source"), "config");
+    }
+    let Traffic {
+        out: Counts {
+            payload: payload_out, ..
+        },
+        r#in: Counts {
+            payload: payload_in, ..
+        },
+    } = flow.total;
+    json.number(key!("payload_out"), payload_out);
+    json.number(key!("payload_in"), payload_in);
+    if flow.verdict == Verdict::Deny {
+        json.number(key!("attempts"), flow.attempts);
+        json.number(key!("attempted_bytes"), flow.attempted_bytes);
+    }
+    if let Some((out, r#in)) = flow.tcp_flags {
+        json.number(key!("tcp_flags_out"), out);
+        json.number(key!("tcp_flags_in"), r#in);
+    }
+    if let Some((kind, code)) = flow.icmp {
+        json.object(key!("icmp"), |json| {
+            json.number(key!("type"), kind);
+            json.number(key!("code"), code);
+            if is_echo(flow.protocol, kind) && flow.verdict == Verdict::Allow {
+                json.number(key!("identifier"), flow.src_port);
+            }
+        });
+    }
+    json.array(key!("paths"), |json| {
+        for seen in &flow.paths {
+            json.item(|json| {
+                json.text_of(key!("remote"), |text| text.socket(seen.path.remote));
+                json.text_of(key!("local"), |text| text.socket(seen.path.local));
+                json.number(key!("since"), milliseconds(seen.since));
+            });
+        }
+    });
+    json.number(key!("paths_total"), flow.paths_total);
+    common(json, written);
+}
+
+/// Echo alone has an identifier for a key (R12): request and reply, ICMP and ICMPv6.
+fn is_echo(protocol: u8, kind: u8) -> bool {
+    matches!((protocol, kind), (1, 0 | 8) | (58, 128 | 129))
+}
+
+fn gap_event(json: &mut Json<'_>, gap: &Gap, written: &Written<'_>) {
+    base_event(json, "Gap", gap.until);
+    json.number(key!("start_time"), milliseconds(gap.from));
+    json.number(key!("end_time"), milliseconds(gap.until));
+    json.number(key!("duration"), milliseconds(gap.until) - milliseconds(gap.from));
+    json.number(key!("count"), gap.records);
+    json.text_of(key!("message"), |text| {
+        text.number(gap.records);
+        text.text(" records are missing: the queue to Python was full");
+    });
+    observer(json, written);
+    json.object(key!("unmapped"), |json| {
+        json.word(key!("kind"), "gap");
+        json.word(key!("reason"), "ring_full");
+        json.number(key!("records"), gap.records);
+        json.number(key!("packets"), gap.packets);
+        json.number(key!("bytes"), gap.bytes);
+        json.number(key!("from_ns"), gap.from);
+        json.number(key!("until_ns"), gap.until);
+        common(json, written);
+    });
+}
+
+fn note_event(json: &mut Json<'_>, note: Note, written: &Written<'_>) {
+    match note {
+        Note::ClockStep { at, by } => {
+            base_event(json, "Note", at);
+            json.text_of(key!("message"), |text| {
+                text.display(format_args!("the wall clock was stepped by {by:+} ns"));
+            });
+            observer(json, written);
+            json.object(key!("unmapped"), |json| {
+                json.word(key!("kind"), "note");
+                json.word(key!("note"), "clock_step");
+                json.number(key!("at_ns"), at);
+                json.number(key!("by_ns"), by);
+                common(json, written);
+            });
+        }
+    }
+}
+
+/// Activity 99 is OCSF's "Other", whose name the source gives.
+fn base_event(json: &mut Json<'_>, activity_name: &'static str, time: u64) {
+    json.constant(r#""class_uid":0,"class_name":"Base Event","category_uid":0,"category_name":"Uncategorized","#);
+    json.constant(r#""activity_id":99,"#);
+    json.word(key!("activity_name"), activity_name);
+    json.constant(r#""type_uid":99,"type_name":"Base Event: Other","severity_id":1,"severity":"Informational","#);
+    json.number(key!("time"), milliseconds(time));
+}
+
+/// The gateway and the metadata of a Base Event, which has no observation point.
+fn observer(json: &mut Json<'_>, written: &Written<'_>) {
+    json.object(key!("device"), |json| {
+        json.constant(r#""type_id":99,"type":"WireGuard gateway","#);
+        gateway_names(json, written.gateway);
+    });
+    json.object(key!("metadata"), |json| {
+        product(json, written.gateway);
+        json.constant(r#""profiles":["host"],"#);
+        json.text_of(key!("uid"), |text| {
+            text.text(&written.gateway.boot_id);
+            text.char(b'.');
+            text.number(written.sequence);
+        });
+        log_entry(json, written);
+    });
+}
+
+fn gateway_names(json: &mut Json<'_>, gateway: &GatewayInfo) {
+    json.text(key!("name"), &gateway.name);
+    json.text(key!("uid"), &gateway.uid);
+}
+
+fn product(json: &mut Json<'_>, gateway: &GatewayInfo) {
+    json.constant(r#""version":"1.8.0","#);
+    json.object(key!("product"), |json| {
+        json.constant(r#""name":"fzgw","vendor_name":"fzgw","#);
+        json.text(key!("version"), &gateway.version);
+    });
+}
+
+fn log_entry(json: &mut Json<'_>, written: &Written<'_>) {
+    json.constant(r#""log_name":"flow_logs","#);
+    json.number(key!("sequence"), written.sequence);
+    if let Some(now) = written.now_ns {
+        json.number(key!("logged_time"), milliseconds(now));
+    }
+}
+
+/// The end of every `unmapped`.
+fn common(json: &mut Json<'_>, written: &Written<'_>) {
+    json.text(key!("boot_id"), &written.gateway.boot_id);
+    if let Some(error) = written.handler_error {
+        json.text(key!("handler_error"), error);
+    }
+}
+
+fn milliseconds(nanoseconds: u64) -> u64 {
+    nanoseconds / 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::flow::record::{NameId, OuterPath, PathSeen, PeerId};
+
+    const START: u64 = 1_700_000_000_123_456_789;
+    const SECOND: u64 = 1_000_000_000;
+
+    fn directory() -> Directory {
+        let laptop = PeerInfo {
+            name: "laptop-7".to_owned(),
+            user: Some("someone@example.com".to_owned()),
+            groups: vec!["engineering".to_owned(), "staff".to_owned()],
+            public_key: "bGFwdG9w".to_owned(),
+        };
+        let printer = PeerInfo {
+            name: "printer".to_owned(),
+            public_key: "cHJpbnRlcg==".to_owned(),
+            ..PeerInfo::default()
+        };
+        Directory {
+            gateway: GatewayInfo {
+                uid: "gw-1".to_owned(),
+                name: "exit-1".to_owned(),
+                boot_id: "00c0ffee12345678".to_owned(),
+                version: "0.1.0".to_owned(),
+            },
+            peers: HashMap::from([(7, laptop), (8, printer)]),
+            names: ["engineering-wiki", "wiki", "wiki.example.com", "default-deny"]
+                .map(str::to_owned)
+                .to_vec(),
+        }
+    }
+
+    /// A TCP connection that ended as it should, opened by the laptop.
+    fn tcp() -> FlowRecord {
+        FlowRecord {
+            serial: 0x2a,
+            activity: Activity::Close,
+            number: 3,
+            peer: PeerId(7),
+            protocol: TCP,
+            src_ip: "100.64.0.2".parse().unwrap(),
+            src_port: 49152,
+            dst_ip: "10.1.2.3".parse().unwrap(),
+            dst_port: 443,
+            icmp: None,
+            initiator_known: true,
+            direction: Direction::Outbound,
+            verdict: Verdict::Allow,
+            rule: Some(NameId(0)),
+            resource: Some(NameId(1)),
+            domain: Some(NameId(2)),
+            start: START,
+            end: START + 90 * SECOND,
+            total: Traffic {
+                out: Counts {
+                    packets: 10,
+                    bytes: 1500,
+                    payload: 980,
+                },
+                r#in: Counts {
+                    packets: 12,
+                    bytes: 9000,
+                    payload: 8376,
+                },
+            },
+            delta: Traffic {
+                out: Counts {
+                    packets: 2,
+                    bytes: 104,
+                    payload: 0,
+                },
+                r#in: Counts {
+                    packets: 1,
+                    bytes: 52,
+                    payload: 0,
+                },
+            },
+            attempts: 0,
+            attempted_bytes: 0,
+            tcp_flags: Some((0x1b, 0x13)),
+            paths: vec![PathSeen {
+                path: OuterPath {
+                    remote: "203.0.113.7:40000".parse().unwrap(),
+                    local: "198.51.100.1:51820".parse().unwrap(),
+                },
+                since: START,
+            }],
+            paths_total: 1,
+            end_reason: Some(EndReason::Fin),
+        }
+    }
+
+    /// What the printer got from outside, without rules.
+    fn udp_inbound() -> FlowRecord {
+        FlowRecord {
+            activity: Activity::Update,
+            number: 1,
+            peer: PeerId(8),
+            protocol: UDP,
+            src_ip: "2001:db8::53".parse().unwrap(),
+            src_port: 53,
+            dst_ip: "fd00:64::8".parse().unwrap(),
+            dst_port: 40001,
+            direction: Direction::Inbound,
+            rule: None,
+            resource: None,
+            domain: None,
+            tcp_flags: None,
+            paths: Vec::new(),
+            paths_total: 0,
+            end_reason: None,
+            ..tcp()
+        }
+    }
+
+    /// Denials past 512 keys of one peer, which keep the peer and the rule alone (R23).
+    fn denied() -> FlowRecord {
+        FlowRecord {
+            number: 1,
+            protocol: 0,
+            src_ip: "0.0.0.0".parse().unwrap(),
+            src_port: 0,
+            dst_ip: "0.0.0.0".parse().unwrap(),
+            dst_port: 0,
+            verdict: Verdict::Deny,
+            rule: Some(NameId(3)),
+            resource: None,
+            domain: None,
+            total: Traffic::default(),
+            delta: Traffic::default(),
+            attempts: 40,
+            attempted_bytes: 2400,
+            tcp_flags: None,
+            end_reason: Some(EndReason::Idle),
+            ..tcp()
+        }
+    }
+
+    fn line(what: &Record, handler_error: Option<&str>) -> String {
+        let mut out = Vec::new();
+        record(
+            &mut out,
+            what,
+            &directory(),
+            5,
+            Some(START + 100 * SECOND),
+            handler_error,
+        );
+        String::from_utf8(out).unwrap()
+    }
+
+    fn json(flow: FlowRecord) -> serde_json::Value {
+        serde_json::from_str(&line(&Record::Flow(flow), None)).unwrap()
+    }
+
+    /// One line out of many that are easier to read.
+    fn golden(text: &str) -> String {
+        text.lines().map(str::trim).chain(["\n"]).collect()
+    }
+
+    #[test]
+    fn tcp_closed_by_fin() {
+        assert_eq!(
+            line(&Record::Flow(tcp()), None),
+            golden(
+                r#"{"class_uid":4001,"class_name":"Network Activity","category_uid":4,"category_name":"Network Activity",
+                "activity_id":2,"activity_name":"Close","type_uid":400102,"type_name":"Network Activity: Close",
+                "severity_id":1,"severity":"Informational",
+                "time":1700000090123,"start_time":1700000000123,"end_time":1700000090123,"duration":90000,
+                "status_code":"fin","action_id":1,"action":"Allowed","disposition_id":1,"disposition":"Allowed",
+                "firewall_rule":{"name":"engineering-wiki"},
+                "src_endpoint":{"ip":"100.64.0.2","port":49152,"name":"laptop-7","uid":"bGFwdG9w",
+                "owner":{"name":"someone@example.com","groups":[{"name":"engineering"},{"name":"staff"}]}},
+                "dst_endpoint":{"ip":"10.1.2.3","port":443,"domain":"wiki.example.com"},
+                "is_src_dst_assignment_known":true,
+                "connection_info":{"uid":"00c0ffee12345678-2a","direction_id":2,"direction":"Outbound",
+                "protocol_num":6,"protocol_name":"tcp","protocol_ver_id":4,"tcp_flags":27},
+                "traffic":{"bytes":156,"bytes_out":104,"bytes_in":52,"packets":3,"packets_out":2,"packets_in":1},
+                "cumulative_traffic":{"bytes":10500,"bytes_out":1500,"bytes_in":9000,
+                "packets":22,"packets_out":10,"packets_in":12},
+                "observation_point_id":3,"observation_point":"Neither",
+                "network_observation_point":{"name":"exit-1","uid":"gw-1"},
+                "metadata":{"version":"1.8.0","product":{"name":"fzgw","vendor_name":"fzgw","version":"0.1.0"},
+                "profiles":["security_control"],"uid":"00c0ffee12345678-2a.3","correlation_uid":"00c0ffee12345678-2a",
+                "log_name":"flow_logs","sequence":5,"logged_time":1700000100123},
+                "unmapped":{"activity":"close","number":3,"direction":"outbound","verdict":"allow",
+                "initiator_known":true,
+                "start_ns":1700000000123456789,"end_ns":1700000090123456789,"duration_ns":90000000000,
+                "resource":"wiki","domain_source":"config","payload_out":980,"payload_in":8376,
+                "tcp_flags_out":27,"tcp_flags_in":19,
+                "paths":[{"remote":"203.0.113.7:40000","local":"198.51.100.1:51820","since":1700000000123}],
+                "paths_total":1,"boot_id":"00c0ffee12345678"}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn udp_inbound_over_ipv6() {
+        assert_eq!(
+            line(&Record::Flow(udp_inbound()), None),
+            golden(
+                r#"{"class_uid":4001,"class_name":"Network Activity","category_uid":4,"category_name":"Network Activity",
+                "activity_id":6,"activity_name":"Traffic","type_uid":400106,"type_name":"Network Activity: Traffic",
+                "severity_id":1,"severity":"Informational",
+                "time":1700000090123,"start_time":1700000000123,"end_time":1700000090123,"duration":90000,
+                "action_id":1,"action":"Allowed","disposition_id":1,"disposition":"Allowed",
+                "src_endpoint":{"ip":"2001:db8::53","port":53},
+                "dst_endpoint":{"ip":"fd00:64::8","port":40001,"name":"printer","uid":"cHJpbnRlcg=="},
+                "is_src_dst_assignment_known":true,
+                "connection_info":{"uid":"00c0ffee12345678-2a","direction_id":1,"direction":"Inbound",
+                "protocol_num":17,"protocol_name":"udp","protocol_ver_id":6},
+                "traffic":{"bytes":156,"bytes_out":104,"bytes_in":52,"packets":3,"packets_out":2,"packets_in":1},
+                "cumulative_traffic":{"bytes":10500,"bytes_out":1500,"bytes_in":9000,
+                "packets":22,"packets_out":10,"packets_in":12},
+                "observation_point_id":3,"observation_point":"Neither",
+                "network_observation_point":{"name":"exit-1","uid":"gw-1"},
+                "metadata":{"version":"1.8.0","product":{"name":"fzgw","vendor_name":"fzgw","version":"0.1.0"},
+                "profiles":["security_control"],"uid":"00c0ffee12345678-2a.1","correlation_uid":"00c0ffee12345678-2a",
+                "log_name":"flow_logs","sequence":5,"logged_time":1700000100123},
+                "unmapped":{"activity":"update","number":1,"direction":"inbound","verdict":"allow",
+                "initiator_known":true,
+                "start_ns":1700000000123456789,"end_ns":1700000090123456789,"duration_ns":90000000000,
+                "payload_out":980,"payload_in":8376,"paths":[],"paths_total":0,"boot_id":"00c0ffee12345678"}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn denied_with_a_joined_key() {
+        assert_eq!(
+            line(&Record::Flow(denied()), None),
+            golden(
+                r#"{"class_uid":4001,"class_name":"Network Activity","category_uid":4,"category_name":"Network Activity",
+                "activity_id":5,"activity_name":"Refuse","type_uid":400105,"type_name":"Network Activity: Refuse",
+                "severity_id":1,"severity":"Informational",
+                "time":1700000090123,"start_time":1700000000123,"end_time":1700000090123,"duration":90000,
+                "status_code":"idle","action_id":2,"action":"Denied","disposition_id":2,"disposition":"Blocked",
+                "firewall_rule":{"name":"default-deny"},
+                "src_endpoint":{"name":"laptop-7","uid":"bGFwdG9w",
+                "owner":{"name":"someone@example.com","groups":[{"name":"engineering"},{"name":"staff"}]}},
+                "is_src_dst_assignment_known":true,
+                "connection_info":{"uid":"00c0ffee12345678-2a","direction_id":2,"direction":"Outbound"},
+                "traffic":{"bytes":0,"bytes_out":0,"bytes_in":0,"packets":0,"packets_out":0,"packets_in":0},
+                "cumulative_traffic":{"bytes":0,"bytes_out":0,"bytes_in":0,"packets":0,"packets_out":0,"packets_in":0},
+                "observation_point_id":3,"observation_point":"Neither",
+                "network_observation_point":{"name":"exit-1","uid":"gw-1"},
+                "metadata":{"version":"1.8.0","product":{"name":"fzgw","vendor_name":"fzgw","version":"0.1.0"},
+                "profiles":["security_control"],"uid":"00c0ffee12345678-2a.1","correlation_uid":"00c0ffee12345678-2a",
+                "log_name":"flow_logs","sequence":5,"logged_time":1700000100123},
+                "unmapped":{"activity":"close","number":1,"direction":"outbound","verdict":"deny",
+                "initiator_known":true,
+                "start_ns":1700000000123456789,"end_ns":1700000090123456789,"duration_ns":90000000000,
+                "payload_out":0,"payload_in":0,"attempts":40,"attempted_bytes":2400,
+                "paths":[{"remote":"203.0.113.7:40000","local":"198.51.100.1:51820","since":1700000000123}],
+                "paths_total":1,"boot_id":"00c0ffee12345678"}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn gap() {
+        let gap = Gap {
+            records: 3,
+            packets: 40,
+            bytes: 5000,
+            from: START,
+            until: START + SECOND,
+        };
+        assert_eq!(
+            line(&Record::Gap(gap), None),
+            golden(
+                r#"{"class_uid":0,"class_name":"Base Event","category_uid":0,"category_name":"Uncategorized",
+                "activity_id":99,"activity_name":"Gap","type_uid":99,"type_name":"Base Event: Other",
+                "severity_id":1,"severity":"Informational",
+                "time":1700000001123,"start_time":1700000000123,"end_time":1700000001123,"duration":1000,"count":3,
+                "message":"3 records are missing: the queue to Python was full",
+                "device":{"type_id":99,"type":"WireGuard gateway","name":"exit-1","uid":"gw-1"},
+                "metadata":{"version":"1.8.0","product":{"name":"fzgw","vendor_name":"fzgw","version":"0.1.0"},
+                "profiles":["host"],"uid":"00c0ffee12345678.5","log_name":"flow_logs","sequence":5,
+                "logged_time":1700000100123},
+                "unmapped":{"kind":"gap","reason":"ring_full","records":3,"packets":40,"bytes":5000,
+                "from_ns":1700000000123456789,"until_ns":1700000001123456789,"boot_id":"00c0ffee12345678"}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn clock_step_note() {
+        let note = Note::ClockStep {
+            at: START,
+            by: -3600 * 1_000_000_000,
+        };
+        assert_eq!(
+            line(&Record::Note(note), None),
+            golden(
+                r#"{"class_uid":0,"class_name":"Base Event","category_uid":0,"category_name":"Uncategorized",
+                "activity_id":99,"activity_name":"Note","type_uid":99,"type_name":"Base Event: Other",
+                "severity_id":1,"severity":"Informational","time":1700000000123,
+                "message":"the wall clock was stepped by -3600000000000 ns",
+                "device":{"type_id":99,"type":"WireGuard gateway","name":"exit-1","uid":"gw-1"},
+                "metadata":{"version":"1.8.0","product":{"name":"fzgw","vendor_name":"fzgw","version":"0.1.0"},
+                "profiles":["host"],"uid":"00c0ffee12345678.5","log_name":"flow_logs","sequence":5,
+                "logged_time":1700000100123},
+                "unmapped":{"kind":"note","note":"clock_step","at_ns":1700000000123456789,"by_ns":-3600000000000,
+                "boot_id":"00c0ffee12345678"}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn a_handlers_error_is_escaped() {
+        let error = "ValueError: \"bad\"\n\tat C:\\x\u{1}";
+        let line = line(&Record::Flow(tcp()), Some(error));
+        let escaped = r#""handler_error":"ValueError: \"bad\"\n\tat C:\\x\u0001"}}"#;
+        assert!(line.ends_with(&format!("{escaped}\n")), "{line}");
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["unmapped"]["handler_error"], error);
+    }
+
+    #[test]
+    fn icmp_has_no_ports() {
+        let echo = FlowRecord {
+            protocol: 1,
+            src_port: 777,
+            dst_port: 0,
+            icmp: Some((8, 0)),
+            tcp_flags: None,
+            end_reason: Some(EndReason::Idle),
+            ..tcp()
+        };
+        let value = json(echo.clone());
+        assert_eq!(value["src_endpoint"].get("port"), None);
+        assert_eq!(value["dst_endpoint"].get("port"), None);
+        assert_eq!(value["connection_info"]["protocol_name"], "icmp");
+        assert_eq!(value["connection_info"].get("tcp_flags"), None);
+        assert_eq!(
+            value["unmapped"]["icmp"],
+            serde_json::json!({"type": 8, "code": 0, "identifier": 777})
+        );
+
+        let timestamp = FlowRecord {
+            icmp: Some((13, 0)),
+            ..echo
+        };
+        assert_eq!(
+            json(timestamp)["unmapped"]["icmp"],
+            serde_json::json!({"type": 13, "code": 0})
+        );
+    }
+
+    #[test]
+    fn activity_follows_the_life_of_a_flow_and_its_end() {
+        let rst = FlowRecord {
+            end_reason: Some(EndReason::Rst),
+            ..tcp()
+        };
+        let silent = FlowRecord {
+            total: Traffic {
+                r#in: Counts::default(),
+                ..tcp().total
+            },
+            tcp_flags: Some((SYN, 0)),
+            end_reason: Some(EndReason::Idle),
+            ..tcp()
+        };
+        let cases = [
+            (
+                "Open",
+                FlowRecord {
+                    activity: Activity::Open,
+                    end_reason: None,
+                    ..tcp()
+                },
+            ),
+            (
+                "Traffic",
+                FlowRecord {
+                    activity: Activity::Update,
+                    end_reason: None,
+                    ..tcp()
+                },
+            ),
+            ("Close", tcp()),
+            ("Reset", rst.clone()),
+            // Its own RST is no answer, and no refusal either.
+            (
+                "Reset",
+                FlowRecord {
+                    tcp_flags: Some((SYN | RST, 0)),
+                    ..rst.clone()
+                },
+            ),
+            (
+                "Refuse",
+                FlowRecord {
+                    tcp_flags: Some((SYN, RST | 0x10)),
+                    ..rst
+                },
+            ),
+            ("Fail", silent.clone()),
+            (
+                "Fail",
+                FlowRecord {
+                    end_reason: Some(EndReason::IcmpUnreachable),
+                    ..silent.clone()
+                },
+            ),
+            (
+                "Close",
+                FlowRecord {
+                    initiator_known: false,
+                    ..silent.clone()
+                },
+            ),
+            (
+                "Close",
+                FlowRecord {
+                    protocol: UDP,
+                    tcp_flags: None,
+                    ..silent
+                },
+            ),
+            (
+                "Refuse",
+                FlowRecord {
+                    activity: Activity::Open,
+                    end_reason: None,
+                    ..denied()
+                },
+            ),
+            (
+                "Refuse",
+                FlowRecord {
+                    activity: Activity::Update,
+                    end_reason: None,
+                    ..denied()
+                },
+            ),
+            ("Refuse", denied()),
+        ];
+        for (name, flow) in cases {
+            let value = json(flow);
+            assert_eq!(value["activity_name"], name);
+            assert_eq!(value["type_name"], format!("Network Activity: {name}"));
+            assert_eq!(
+                value["type_uid"].as_u64(),
+                value["activity_id"].as_u64().map(|id| 400_100 + id)
+            );
+        }
+    }
+
+    #[test]
+    fn an_opening_happened_at_the_first_packet() {
+        let value = json(FlowRecord {
+            activity: Activity::Open,
+            end_reason: None,
+            ..tcp()
+        });
+        assert_eq!(value["time"], value["start_time"]);
+        assert_ne!(value["time"], value["end_time"]);
+    }
+
+    #[test]
+    fn duration_is_the_difference_of_the_times_shown() {
+        let value = json(FlowRecord {
+            start: 1_999_999,
+            end: 2_000_001,
+            ..tcp()
+        });
+        assert_eq!(
+            (&value["start_time"], &value["end_time"], &value["duration"]),
+            (&1.into(), &2.into(), &1.into())
+        );
+        assert_eq!(value["unmapped"]["duration_ns"], 2);
+    }
+
+    #[test]
+    fn a_denied_flow_shows_what_its_key_has() {
+        let joined_ports = FlowRecord {
+            protocol: TCP,
+            dst_ip: "10.1.2.3".parse().unwrap(),
+            ..denied()
+        };
+        let value = json(joined_ports.clone());
+        assert_eq!(value["dst_endpoint"], serde_json::json!({"ip": "10.1.2.3"}));
+        assert_eq!(value["connection_info"]["protocol_ver_id"], 4);
+        assert_eq!(value["connection_info"]["protocol_num"], 6);
+        let one_port = FlowRecord {
+            dst_port: 22,
+            ..joined_ports
+        };
+        assert_eq!(
+            json(one_port)["dst_endpoint"],
+            serde_json::json!({"ip": "10.1.2.3", "port": 22})
+        );
+        let allowed_port_zero = FlowRecord { src_port: 0, ..tcp() };
+        assert_eq!(json(allowed_port_zero)["src_endpoint"]["port"], 0);
+    }
+
+    #[test]
+    fn groups_without_a_user_belong_to_the_key() {
+        let mut directory = directory();
+        directory.peers.get_mut(&7).unwrap().user = None;
+        let mut out = Vec::new();
+        record(&mut out, &Record::Flow(tcp()), &directory, 1, None, None);
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(
+            value["src_endpoint"]["owner"],
+            serde_json::json!({"uid": "bGFwdG9w", "groups": [{"name": "engineering"}, {"name": "staff"}]})
+        );
+        assert_eq!(value["metadata"].get("logged_time"), None);
+    }
+
+    #[test]
+    fn an_unknown_peer_has_an_empty_name() {
+        let value = json(FlowRecord {
+            peer: PeerId(99),
+            ..denied()
+        });
+        assert_eq!(value["src_endpoint"], serde_json::json!({"name": "", "uid": ""}));
+    }
+
+    #[test]
+    fn flow_uid_is_the_directorys() {
+        for serial in [0, 1, 0xdead_beef, u64::MAX] {
+            let value = json(FlowRecord { serial, ..tcp() });
+            let uid = directory().flow_uid(serial);
+            assert_eq!(value["connection_info"]["uid"], uid);
+            assert_eq!(value["metadata"]["correlation_uid"], uid);
+            assert_eq!(value["metadata"]["uid"], format!("{uid}.3"));
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! `fzgw._core`: the engine for Python. A thin edge: conversions and waits, no decisions.
+
+use pyo3::prelude::*;
+
+mod batch;
+mod convert;
+mod error;
+mod flow;
+mod gateway;
+mod keys;
+mod toml_lines;
+
+/// The Rust engine of fzgw.
+#[pymodule(gil_used = true)]
+mod _core {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::batch::{Batch, Gap, Note, Openings};
+    #[pymodule_export]
+    use crate::error::StartError;
+    #[pymodule_export]
+    use crate::flow::{Delta, Flow, Path, Peer};
+    #[pymodule_export]
+    use crate::gateway::Gateway;
+    #[pymodule_export]
+    use crate::keys::{generate_private_key, public_key};
+    #[pymodule_export]
+    use crate::toml_lines::toml_lines;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // What an instance that names no kind has.
+        module.py().get_type::<StartError>().setattr("kind", "other")
+    }
+}

@@ -1,0 +1,1 @@
+"""fzgw end to end, in network namespaces, against WireGuard clients that are not ours."""
