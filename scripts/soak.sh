@@ -7,11 +7,9 @@ set -euox pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-need cc dig dnsmasq ethtool ip iperf3 nft ping tcpdump wg
+need_laboratory
 build_extension dev
-if [ -z "${FZGW_WIREGUARD_GO:-}" ] && [ ! -x build/bin/wireguard ]; then
-    GOBIN=$PWD/build/bin go install golang.zx2c4.com/wireguard@latest
-fi
+[ -n "${FZGW_WIREGUARD_GO:-}" ] || wireguard_go
 
 export PYTHONPATH=tests
 exec .venv/bin/python -m e2e.soak \

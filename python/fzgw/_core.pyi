@@ -143,6 +143,10 @@ class Flow:
         """Type and code of an ICMP echo or query flow."""
 
     @property
+    def community_id(self) -> str | None:
+        """Community ID v1, seed 0 (R4); None for a denied flow, which stands for attempts from many ports."""
+
+    @property
     def initiator_known(self) -> bool:
         """False where the flow was met in the middle (R3)."""
 
@@ -363,7 +367,8 @@ class Gateway:
 
         `packets` and `bytes` (L1): by side, `received`, `forwarded`, `waiting`, `dropped` by reason. `flows` (L2): by
         side, `forwarded`, `ended`, `live`, `icmp_errors`, `untracked` by reason, each as (packets, bytes). `denied`
-        (L2b), `originated`, `datagrams`, `records`, `peers`, and `balanced`: whether all of it adds up.
+        (L2b), `originated`, `datagrams`, `records`, `peers`, and `balanced`: whether all of it adds up. `error`: why it
+        ended by itself, where it did.
         """
 
     def stop(self) -> None:

@@ -271,7 +271,7 @@ class App:
         if left or cut is not None:
             self._log.error("shutdown_cut_short", by=cut, records_left=left)
         if self._stopped_by is None:
-            self._log.error("gateway_ended_by_itself")
+            self._log.error("gateway_ended_by_itself", reason=stats.get("error"))
         self._log.info(
             "gateway_stopped",
             signal=self._stopped_by,

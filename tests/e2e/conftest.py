@@ -77,12 +77,16 @@ class Gateways:
             client.join(gateway.public_key, gateway.port, family=UNDERLAY[client.site.number])
 
     def close(self) -> None:
-        """Stop what still runs; its ledgers must balance whatever the test was about."""
+        """Stop what still runs; its ledgers must balance whatever the test was about.
+
+        What is printed shows beside a test that failed.
+        """
         for gateway in self._made:
             print(gateway.log())
         for gateway in self._made:
             if gateway.running():
-                gateway.stop()
+                outcome = gateway.stop()
+                print(outcome.books.stats, *outcome.records.closed, sep="\n")
 
 
 @pytest.fixture

@@ -118,6 +118,13 @@ class Fzgw:
         self._process = None
         return outcome
 
+    def ends_by_itself(self) -> tuple[int, Books]:
+        """Its exit code and last books, when it ends without having been told to."""
+        assert self._process is not None
+        code = self._process.wait(STOP_WITHIN)
+        self._process = None
+        return code, Books(json.loads(self._stats.read_text()))
+
     def reload(self, peers: Sequence[Peer], *, access: str = "", answer: str = "gateway_reloaded") -> None:
         """Change peers and rules in the configuration and SIGHUP; `answer`: the event that must follow in the log."""
         assert self._process is not None

@@ -1,7 +1,8 @@
 """Counters that are not ours: nftables at the `netdev` hooks of the gateway's interface.
 
 Ingress sees what the gateway wrote to its TUN device (`from_peer`), egress what the kernel gave to it (`to_peer`), in
-both cases before anything else of the kernel could change, merge or drop a packet.
+both cases before anything else of the kernel could change, merge or drop a packet. They count what crosses the device:
+on one with segmentation offload (R22) that would be super-packets.
 
 The counters are named objects of a table: they outlive the interface and can be read after the gateway has gone.
 """
@@ -19,7 +20,8 @@ from .records import Tally
 
 TABLE = "fzgw_e2e"
 HOOKS = {"from_peer": "ingress", "to_peer": "egress"}
-PROTOCOLS = {"tcp": "tcp", "udp": "udp", "icmp": "icmp", "icmpv6": "ipv6-icmp"}
+# Numbers: nft looks names up in /etc/protocols, which a minimal system lacks.
+PROTOCOLS = {"tcp": "6", "udp": "17", "icmp": "1", "icmpv6": "58"}
 
 ERRORS = {
     "icmp_error": "icmp type { destination-unreachable, time-exceeded, parameter-problem }",
@@ -28,7 +30,7 @@ ERRORS = {
 CLASSES = {
     # Every packet is in one of the protocols, or in other.
     **{name: f"meta l4proto {protocol}" for name, protocol in PROTOCOLS.items()},
-    "other": "meta l4proto != { tcp, udp, icmp, ipv6-icmp }",
+    "other": "meta l4proto != { 6, 17, 1, 58 }",
     # These are parts of the former, of which the ledgers keep sums of their own.
     **ERRORS,
     "redirect4": "icmp type redirect",
@@ -132,6 +134,6 @@ class NftBooks:
             lines += [f"{match} counter name {hook}_{name}" for name, match in self._classes.items()]
             for family in ("ip", "ip6"):
                 key = f"{family} saddr . {family} daddr . meta l4proto . th sport . th dport"
-                lines.append(f"meta l4proto {{ tcp, udp }} update @{hook}_{family} {{ {key} counter }}")
+                lines.append(f"meta l4proto {{ 6, 17 }} update @{hook}_{family} {{ {key} counter }}")
             lines.append("}")
         return "\n".join([*lines, "}"])

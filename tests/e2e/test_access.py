@@ -66,19 +66,22 @@ def test_a_denied_port(
 
     told.stop()
     outside.stop()
-    assert len(told.packets()) == 4
+    # Linux may be busy with a socket when the answer to its SYN comes, and then sends the SYN once more.
+    assert len(told.packets()) in (4, 5)
     outcome = gateway.stop()
-    assert outcome.books.originated == {"prohibited_to_peer": 5}
+    attempts = outcome.books.dropped("from_peer", "denied").packets
+    assert outcome.books.originated == {"prohibited_to_peer": attempts}
 
     header = 20 if family == 4 else 40
     records = outcome.records
     syn = records.one(verdict="deny", protocol=TCP, port=DENIED_PORT, peer="client1", destination=address)
-    assert (syn.rule, syn.attempts, syn.out, syn.back) == ("default-deny", 1, Tally(), Tally())
-    assert syn.attempted_bytes == header + 40, "a SYN with its options"
+    assert syn.attempts in (1, 2)
+    assert (syn.rule, syn.out, syn.back) == ("default-deny", Tally(), Tally())
+    assert syn.attempted_bytes == syn.attempts * (header + 40), "a SYN with its options"
     assert (syn.line["activity_id"], syn.line["action_id"]) == (5, 2)
     datagram = records.one(verdict="deny", protocol=UDP, port=DENIED_PORT, peer="client1")
     assert (datagram.attempts, datagram.attempted_bytes) == (1, header + 8 + 100)
-    assert records.one(verdict="deny", peer="client2").attempts == 1
+    assert records.one(verdict="deny", peer="client2").attempts in (1, 2)
     (echo,) = (flow for flow in records.matching(verdict="deny", peer="client1") if flow.protocol not in (TCP, UDP))
     assert echo.attempts == 2
 

@@ -71,6 +71,26 @@ def test_a_second_start_replaces_what_a_kill_left(
     _nothing_left(laboratory, gateway.interface)
 
 
+def test_a_removed_device_ends_the_gateway(
+    laboratory: Laboratory, gateways: Gateways, server: Server, clients: tuple[Client, Client]
+) -> None:
+    """A device that is down is waited for; one that somebody removed ends the gateway with exit 1 and the reason, its
+    records delivered, its books closed and the host put back."""
+    gateway = gateways.start()
+    laboratory.gateway.ip("link", "set", gateway.interface, "down")
+    laboratory.gateway.ip("link", "set", gateway.interface, "up")
+    with clients[0].namespace.connect(server_address(4), services.ECHO_PORT) as stream:
+        stream.sendall(b"hello")
+        assert stream.recv(100) == b"hello"
+        laboratory.gateway.ip("link", "delete", gateway.interface)
+        code, books = gateway.ends_by_itself()
+    assert code == 1
+    assert "the TUN device is gone" in gateway.log()
+    assert books.stats["balanced"]
+    assert gateway.records().one(protocol=TCP).end_reason == "shutdown"
+    _nothing_left(laboratory, gateway.interface)
+
+
 def _nothing_left(laboratory: Laboratory, interface: str) -> None:
     """No device, table, rule or forwarding of the gateway remains in its namespace."""
     links = {link["ifname"] for link in json.loads(laboratory.gateway.ip("-j", "link"))}

@@ -102,9 +102,9 @@ mtu = 1420
 mode = "masquerade"
 
 [flow_logs]
-# Flows that last longer get an open record; shorter ones are told by their close record alone. 0 reports each at once.
+# When flows that go on are told of, and how often. In this version a flow is told by its close record alone: these two
+# are checked and have no effect yet.
 # open_after = "5s"
-# A flow that is still in use gets an update record this often.
 # update_every = "60s"
 # An ended TCP flow stays this long, for its last segments.
 # close_delay = "2s"

@@ -162,6 +162,10 @@ def _flow_limits(document: Document) -> Iterator[ConfigProblem]:
     total, each = table.get("max_flows", 1_000_000), table.get("max_flows_per_peer", 0)
     if isinstance(total, int) and isinstance(each, int) and each > total > 0:
         yield document.problem(("flow_logs", "max_flows_per_peer"), f"is more than max_flows ({total})")
+    for key in ("open_after", "update_every"):
+        if key in table:
+            message = "has no effect in this version: a flow is told by its close record alone"
+            yield document.problem(("flow_logs", key), message, "warning")
 
 
 def _exposed_key_files(document: Document, files: KeyFiles) -> Iterator[ConfigProblem]:

@@ -16,6 +16,7 @@
 //! Still to come, each in its own file beside these: TCP history and `conn_state` (R10), fragments that find their
 //! flow (R15), open and update records (R18, R19).
 
+pub mod community;
 pub mod current;
 mod denied;
 mod index;

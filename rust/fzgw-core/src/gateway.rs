@@ -23,9 +23,9 @@ use crate::flow::{
 };
 use crate::icmp;
 use crate::packet::{PacketInfo, Transport};
-use crate::peers::{Datagram, Peer, PeerTable, Place, Waiting};
+use crate::peers::{DATA_OVERHEAD, Datagram, Peer, PeerTable, Place, Waiting};
 use crate::policy::{Names, Policy};
-use crate::stats::{Drop, Originated, RecordStats, Snapshot, Stats};
+use crate::stats::{DatagramDrop, Drop, Originated, RecordStats, Snapshot, Stats};
 
 /// What to undo if something could not be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +136,10 @@ impl GatewayState {
     /// Takes a datagram from the UDP port.
     pub fn handle_datagram(&mut self, now: Timestamp, path: OuterPath, datagram: BytesMut) {
         self.stats.datagrams.received += 1;
+        if path.remote.port() == 0 {
+            // Nothing could ever be sent there.
+            return self.stats.drop_datagram(DatagramDrop::Malformed);
+        }
         let received = self.peers.receive(now, path, datagram, &mut self.control);
         self.send_control();
         let received = match received {
@@ -167,7 +171,13 @@ impl GatewayState {
                 return self.drop_packet(now, side, reason, &packet, checked.info, checked.place);
             }
         };
-        match self.peers.seal(place, packet, &mut self.control) {
+        match self.peers.seal(
+            now,
+            place,
+            packet,
+            fill(&self.output, &self.peers, place),
+            &mut self.control,
+        ) {
             Ok(datagram) => {
                 let path_id = self.peers.get(place).and_then(|peer| peer.path_id);
                 let path_id = scope.path_id(path_id, datagram.path);
@@ -208,6 +218,11 @@ impl GatewayState {
         self.peers.poll_timeout().min(flows)
     }
 
+    /// Whether anything is to be written.
+    pub fn has_output(&self) -> bool {
+        !self.output.tun.is_empty() || !self.output.udp.is_empty()
+    }
+
     /// What is to be written now. Give the vectors back emptied with [`GatewayState::written`].
     pub fn take_output(&mut self) -> Output {
         std::mem::take(&mut self.output)
@@ -230,7 +245,7 @@ impl GatewayState {
                 self.stats.side(side).forwarded.take(bytes.into());
                 self.stats.drop_packet(side, Drop::Write, bytes.into());
             }
-            Receipt::Own => self.stats.drop_datagram(crate::stats::DatagramDrop::Send),
+            Receipt::Own => self.stats.drop_datagram(DatagramDrop::Send),
         }
     }
 
@@ -241,7 +256,10 @@ impl GatewayState {
 
     /// Takes a new configuration, all of it. Tunnels of peers that stay go on, and so do their flows.
     pub fn reconfigure(&mut self, config: &GatewayConfig) {
-        let gone = self.peers.reconfigure(config);
+        let (gone, left) = self.peers.reconfigure(config);
+        for path in left {
+            self.flows.release_path(path);
+        }
         for peer in &gone {
             self.flows.close_peer(peer.id);
             if let Some(path) = peer.path_id {
@@ -291,6 +309,7 @@ impl GatewayState {
             records,
             peers: self.peers.stats(now),
             tracks: self.always_tracked,
+            failure: None,
         }
     }
 
@@ -320,26 +339,43 @@ impl GatewayState {
     fn send_waiting(&mut self, now: Timestamp, place: Place) {
         let side = Side::ToPeer;
         while let Some(mut waiting) = self.peers.next_waiting(place) {
+            // Rules and allowed IPs may have changed since it came: it is looked at again (R2, P1).
+            let mut scope = PacketScope::begin(&mut self.flows, side, now);
+            let checked = check_to_peer(&mut scope, &self.peers, &self.policy, &waiting.packet);
+            let info = match checked.result {
+                Ok((info, at, _)) if at == place => info,
+                Ok(_) => {
+                    std::mem::drop(scope);
+                    self.give_up(&waiting);
+                    continue;
+                }
+                Err(reason) => {
+                    std::mem::drop(scope);
+                    self.stats.side(side).waiting.take(waiting.info.len.into());
+                    self.drop_packet(now, side, reason, &waiting.packet, checked.info, checked.place);
+                    continue;
+                }
+            };
             let packet = std::mem::take(&mut waiting.packet);
-            let datagram = match self.peers.seal(place, packet, &mut self.control) {
+            let fill = fill(&self.output, &self.peers, place);
+            let datagram = match self.peers.seal(now, place, packet, fill, &mut self.control) {
                 Ok(datagram) => datagram,
                 Err(packet) => {
+                    std::mem::drop(scope);
                     waiting.packet = packet;
                     self.peers.unwait(place, waiting);
                     break;
                 }
             };
-            let Some(peer) = self.peers.get_mut(place) else { break };
-            let mut scope = PacketScope::begin(&mut self.flows, side, now);
-            let path_id = scope.path_id(peer.path_id, datagram.path);
-            peer.path_id = Some(path_id);
-            record_peer(peer.id);
+            let known = self.peers.get(place).and_then(|peer| peer.path_id);
+            let path_id = scope.path_id(known, datagram.path);
             record_path(path_id);
-            record_packet(&waiting.info);
-            record_standing(waiting.standing);
             std::mem::drop(scope);
-            self.stats.side(side).waiting.take(waiting.info.len.into());
-            self.sent(side, waiting.info, datagram);
+            if let Some(peer) = self.peers.get_mut(place) {
+                peer.path_id = Some(path_id);
+            }
+            self.stats.side(side).waiting.take(info.len.into());
+            self.sent(side, info, datagram);
         }
         self.send_control();
     }
@@ -410,7 +446,7 @@ impl GatewayState {
         let kind = match side {
             Side::FromPeer => {
                 // Without a session there is nobody to tell: the packet came in by one, so it is gone since.
-                let Ok(datagram) = self.peers.seal(place, error, &mut self.control) else {
+                let Ok(datagram) = self.peers.seal(now, place, error, 0, &mut self.control) else {
                     return;
                 };
                 self.output.udp.push(ToUdp {
@@ -465,6 +501,17 @@ impl GatewayState {
             names: self.names.texts().to_vec(),
         }
     }
+}
+
+/// The size of the packet before, where it goes the same way: see [`PeerTable::seal`].
+fn fill(output: &Output, peers: &PeerTable, place: Place) -> usize {
+    let path = peers.get(place).and_then(|peer| peer.path);
+    let before = output
+        .udp
+        .last()
+        .map(|to_udp| &to_udp.datagram)
+        .filter(|before| Some(before.path) == path);
+    before.map_or(0, |before| before.bytes.len().saturating_sub(DATA_OVERHEAD))
 }
 
 fn purpose(config: &GatewayConfig) -> Purpose {
@@ -524,7 +571,7 @@ fn check_to_peer(scope: &mut PacketScope<'_>, peers: &PeerTable, policy: &Policy
         record_packet(&info);
         let standing = scope
             .standing(peer.id, Side::ToPeer, &info)
-            .or_else(|| standing_at_other_peer(scope, peers, place, &info))
+            .or_else(|| standing_at_other_peer(scope, peers, policy, place, &info))
             .unwrap_or_else(|| policy.judge(peer.id, Side::ToPeer, &info));
         decide(standing).map(|()| (info, place, standing))
     });
@@ -541,18 +588,24 @@ fn route_to_peer(peers: &PeerTable, destination: IpAddr) -> Option<Place> {
 }
 
 /// From peer to peer a packet passes the gateway twice. The second time it follows the flow that the first peer's
-/// session opened: this very tuple was decrypted from the peer that its source belongs to.
+/// session opened: this very tuple was decrypted from the peer that its source belongs to. What opens no flow the
+/// first time (a late ACK, a keepalive probe) has none to follow and is judged as the first peer's packet again (P4).
 fn standing_at_other_peer(
     scope: &mut PacketScope<'_>,
     peers: &PeerTable,
+    policy: &Policy,
     place: Place,
     info: &PacketInfo,
 ) -> Option<Standing> {
     let other = peers.route(info.src).filter(|other| *other != place)?;
     let id: PeerId = peers.get(other)?.id;
-    scope
+    let standing = scope
         .standing(id, Side::FromPeer, info)
-        .filter(|standing| standing.verdict == Verdict::Allow)
+        .or_else(|| match info.transport {
+            Transport::Tcp { flags, .. } if !flags.is_syn() => Some(policy.judge(id, Side::FromPeer, info)),
+            _ => None,
+        });
+    standing.filter(|standing| standing.verdict == Verdict::Allow)
 }
 
 fn check_kind(policy: &Policy, info: &PacketInfo) -> Result<(), Drop> {

@@ -7,6 +7,7 @@ mod arena;
 pub mod handover;
 pub mod tun;
 mod udp;
+mod wait;
 mod worker;
 
 use std::io;
@@ -109,7 +110,8 @@ impl Engine {
         let (commands, to_do) = unbounded();
         let (handover, queue, batches) = Handover::new();
         let (number, interface) = (port.number(), tun.name().to_owned());
-        let worker = Worker::new(state, port, tun, to_do, wake.clone(), handover, config.mtu);
+        let worker = Worker::new(state, port, tun, to_do, wake.clone(), handover)
+            .map_err(StartError::system("wait for sockets"))?;
         let worker = std::thread::Builder::new()
             .name("fzgw-worker".to_owned())
             .spawn(move || worker.run())

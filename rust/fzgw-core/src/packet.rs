@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use etherparse::{IpSlice, Ipv6ExtensionSlice, TcpSlice};
+use etherparse::{IpSlice, Ipv4HeaderSlice, Ipv6ExtensionSlice, Ipv6ExtensionsSlice, LaxIpSlice, TcpSlice};
 
 /// IP protocol numbers that the engine treats by name.
 pub mod protocol {
@@ -147,6 +147,7 @@ impl PacketInfo {
             Some(Fragment::First) => Transport::parse(protocol, payload.payload).unwrap_or((Transport::Fragment, 0)),
             None => Transport::parse(protocol, payload.payload)?,
         };
+        let transport = transport.of_sender(ip.destination_addr());
         Ok(Self {
             src: ip.source_addr(),
             dst: ip.destination_addr(),
@@ -177,29 +178,33 @@ enum Fragment {
 }
 
 fn fragment(ip: &IpSlice<'_>) -> Option<Fragment> {
-    let (offset, more) = match ip {
-        IpSlice::Ipv4(v4) => {
-            let header = v4.header();
-            (header.fragments_offset().value(), header.more_fragments())
+    match ip {
+        IpSlice::Ipv4(v4) => fragment_v4(&v4.header()),
+        IpSlice::Ipv6(v6) => fragment_v6(v6.extensions()),
+    }
+}
+
+fn fragment_v4(header: &Ipv4HeaderSlice<'_>) -> Option<Fragment> {
+    Fragment::of(header.fragments_offset().value(), header.more_fragments())
+}
+
+fn fragment_v6(extensions: &Ipv6ExtensionsSlice<'_>) -> Option<Fragment> {
+    extensions.clone().into_iter().find_map(|extension| match extension {
+        Ipv6ExtensionSlice::Fragment(header) => Fragment::of(header.fragment_offset().value(), header.more_fragments()),
+        Ipv6ExtensionSlice::HopByHop(_)
+        | Ipv6ExtensionSlice::Routing(_)
+        | Ipv6ExtensionSlice::DestinationOptions(_)
+        | Ipv6ExtensionSlice::Authentication(_) => None,
+    })
+}
+
+impl Fragment {
+    fn of(offset: u16, more: bool) -> Option<Self> {
+        match (offset, more) {
+            (0, false) => None,
+            (0, true) => Some(Fragment::First),
+            (_, _) => Some(Fragment::Later),
         }
-        IpSlice::Ipv6(v6) => v6
-            .extensions()
-            .clone()
-            .into_iter()
-            .find_map(|extension| match extension {
-                Ipv6ExtensionSlice::Fragment(fragment) => {
-                    Some((fragment.fragment_offset().value(), fragment.more_fragments()))
-                }
-                Ipv6ExtensionSlice::HopByHop(_)
-                | Ipv6ExtensionSlice::Routing(_)
-                | Ipv6ExtensionSlice::DestinationOptions(_)
-                | Ipv6ExtensionSlice::Authentication(_) => None,
-            })?,
-    };
-    match (offset, more) {
-        (0, false) => None,
-        (0, true) => Some(Fragment::First),
-        (_, _) => Some(Fragment::Later),
     }
 }
 
@@ -233,6 +238,19 @@ impl Transport {
             protocol::ICMP => Ok((Self::icmp(bytes)?, 0)),
             protocol::ICMPV6 => Ok((Self::icmpv6(bytes)?, 0)),
             _ => Ok((Self::Other, 0)),
+        }
+    }
+
+    /// An ICMP error is about a packet of the one it goes to. One that quotes another's could reach anybody in the name
+    /// of a flow that is not its own, so it is about nothing.
+    fn of_sender(self, destination: IpAddr) -> Self {
+        match self {
+            Self::IcmpError { kind, code, original } => Self::IcmpError {
+                kind,
+                code,
+                original: original.filter(|original| original.src == destination),
+            },
+            _ => self,
         }
     }
 
@@ -288,9 +306,13 @@ fn ports(bytes: &[u8]) -> Option<(u16, u16)> {
 impl Original {
     /// The start of a packet as a router quotes it: cut short, so that its lengths may not be believed.
     fn parse(bytes: &[u8]) -> Option<Self> {
-        let (slice, _) = etherparse::LaxIpSlice::from_slice(bytes).ok()?;
+        let (slice, _) = LaxIpSlice::from_slice(bytes).ok()?;
         let payload = slice.payload();
-        if slice.is_fragmenting_payload() && later_fragment(bytes) {
+        let fragment = match &slice {
+            LaxIpSlice::Ipv4(v4) => fragment_v4(&v4.header()),
+            LaxIpSlice::Ipv6(v6) => fragment_v6(v6.extensions()),
+        };
+        if matches!(fragment, Some(Fragment::Later)) {
             return None;
         }
         let protocol = payload.ip_number.0;
@@ -314,15 +336,6 @@ impl Original {
             dst_port,
         })
     }
-}
-
-/// Whether a quoted IPv4 packet is a later fragment, whose first bytes are not a header. A quoted IPv6 one says so
-/// in an extension header that no longer fits its ports in any case.
-fn later_fragment(bytes: &[u8]) -> bool {
-    bytes.first().is_some_and(|first| first >> 4 == 4)
-        && bytes
-            .get(6..8)
-            .is_some_and(|field| u16::from_be_bytes([field[0], field[1]]) & 0x1fff != 0)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! WireGuard tunnels: found by public key, by receiver index, by allowed IPs.
 //!
 //! The protocol is gotatun's `Tunn`, and this is the only file that says so. It keeps its own clock for its timers;
-//! all else goes by the `now` of the caller. Its queue of packets without a session is not used: ours is bounded,
-//! counted, and keeps each packet's facts ([`Waiting`]).
+//! all else goes by the `now` of the caller. Its queue of packets without a session holds no packet of anybody's (only
+//! keepalives of its own that had none): ours is bounded, counted, and keeps each packet's facts ([`Waiting`]).
 
 mod gate;
 
@@ -35,10 +35,17 @@ pub const MAX_WAITING: usize = 128;
 pub const MAX_WAITING_TOTAL: usize = 16_384;
 /// A packet waits no longer than the protocol tries to reach its peer.
 const WAIT_LIMIT: u64 = 90_000_000_000;
+/// An answered initiation is confirmed within this, or the handshake is started from here.
+const CONFIRM_PATIENCE: u64 = 5_000_000_000;
 /// How often the protocol's timers are looked at.
 const TICK: u64 = 100_000_000;
 /// WireGuard pads to this, within the MTU.
 const PADDING: usize = 16;
+/// What a data message is longer than its packet: header and tag.
+pub const DATA_OVERHEAD: usize = 32;
+/// A packet is padded up to the size of the one before it, by this much at most, so that the kernel takes both in one
+/// send of equal segments.
+pub const MAX_FILL: usize = 128;
 
 /// The public key of a private key.
 pub fn public_key(private: &[u8; 32]) -> [u8; 32] {
@@ -128,6 +135,11 @@ pub struct Peer {
     indexes: Vec<u32>,
     waiting: VecDeque<Waiting>,
     last_handshake: Option<u64>,
+    /// When an initiation of the peer was answered that it has not confirmed yet.
+    answered: Option<u64>,
+    /// The peer has shown that it has the keys of a session: by data, or by answering our initiation. The library
+    /// would send by a tunnel's first session at once, also to a wrong preshared key or a replayed initiation.
+    confirmed: bool,
     /// When the gate last let it pass by.
     passed_gate: u64,
     /// When an initiation was last tried for the sake of persistent keepalive alone.
@@ -177,7 +189,7 @@ impl PeerTable {
             mtu: config.mtu.into(),
             port,
             index_table: IndexTable::from_os_rng(),
-            gate: Gate::new(config.handshake_rate),
+            gate: Gate::new(config.handshake_rate, hasher.clone()),
             peers: Vec::new(),
             by_key: HashMap::new(),
             by_index: HashMap::with_hasher(hasher.clone()),
@@ -192,11 +204,11 @@ impl PeerTable {
         Ok(table)
     }
 
-    /// Takes the peers of a new configuration and returns those that are gone. A peer is its public key: whatever
-    /// else changes, its tunnel goes on.
-    pub fn reconfigure(&mut self, config: &GatewayConfig) -> Vec<Peer> {
+    /// Takes the peers of a new configuration. Returns those that are gone, and the paths that the others no longer
+    /// use. A peer is its public key: whatever else changes, its tunnel goes on.
+    pub fn reconfigure(&mut self, config: &GatewayConfig) -> (Vec<Peer>, Vec<PathId>) {
         self.gate.set_rate(config.handshake_rate);
-        let mut gone = Vec::new();
+        let (mut gone, mut left) = (Vec::new(), Vec::new());
         for place in 0..self.peers.len() {
             let stays = |peer: &Peer| config.peers.iter().any(|new| new.public_key == peer.config.public_key);
             if let Some(peer) = self.peers[place].take_if(|peer| !stays(peer)) {
@@ -209,7 +221,7 @@ impl PeerTable {
         }
         for new in &config.peers {
             match self.by_key.get(&new.public_key) {
-                Some(place) => self.update_peer(*place, new),
+                Some(place) => left.extend(self.update_peer(*place, new)),
                 None => self.add_peer(new),
             }
         }
@@ -223,7 +235,7 @@ impl PeerTable {
                 };
             }
         }
-        gone
+        (gone, left)
     }
 
     /// Every peer with its configuration.
@@ -274,13 +286,25 @@ impl PeerTable {
         let cookie = matches!(packet, WgKind::CookieReply(_));
         let response = matches!(packet, WgKind::HandshakeResp(_));
         let peer = self.peers[place].as_mut().ok_or(DatagramDrop::UnknownPeer)?;
-        let result = peer.tunn.handle_incoming_packet(packet);
-        let packet = match result {
+        let had_session = initiation && peer.tunn.time_since_last_handshake().is_some();
+        let packet = match peer.tunn.handle_incoming_packet(packet) {
             TunnResult::Done => None,
             TunnResult::Err(error) => return Err(reason(&error)),
-            TunnResult::WriteToTunnel(mut packet) => Some(std::mem::take(packet.buf_mut())),
+            TunnResult::WriteToTunnel(mut packet) => {
+                peer.confirmed = true;
+                if let Some(answered) = peer.answered.take() {
+                    peer.last_handshake = Some(answered);
+                }
+                Some(std::mem::take(packet.buf_mut()))
+            }
             TunnResult::WriteToNetwork(answer) => {
-                peer.last_handshake = Some(now.mono);
+                if initiation {
+                    peer.answered = Some(now.mono);
+                    peer.confirmed &= had_session;
+                } else {
+                    peer.last_handshake = Some(now.mono);
+                    peer.confirmed = true;
+                }
                 let answer = self.seal_control(place, answer);
                 out.push(Datagram { path, bytes: answer });
                 None
@@ -293,7 +317,9 @@ impl PeerTable {
         // A cookie is no proof of the peer: it does not move it.
         let moved = !cookie && peer.path != Some(path);
         if moved {
-            if let Some(before) = peer.path.replace(path) {
+            if let Some(before) = peer.path.replace(path)
+                && self.by_endpoint.get(&before.remote) == Some(&place)
+            {
                 self.by_endpoint.remove(&before.remote);
             }
             self.by_endpoint.insert(path.remote, place);
@@ -308,25 +334,44 @@ impl PeerTable {
         })
     }
 
-    /// Encrypts a packet for the peer. Gives it back, and starts a handshake, where there is no session.
-    pub fn seal(&mut self, place: Place, mut packet: BytesMut, out: &mut Vec<Datagram>) -> Result<Datagram, BytesMut> {
+    /// Encrypts a packet for the peer. Gives it back, and starts a handshake, where there is no session. `fill` is the
+    /// size that a slightly smaller packet is padded to.
+    pub fn seal(
+        &mut self,
+        now: Timestamp,
+        place: Place,
+        mut packet: BytesMut,
+        fill: usize,
+        out: &mut Vec<Datagram>,
+    ) -> Result<Datagram, BytesMut> {
         let len = packet.len();
         let mtu = self.mtu;
         let Some(peer) = self.get_mut(place) else {
             return Err(packet);
         };
-        let Some(path) = peer.path else { return Err(packet) };
-        packet.resize(len.next_multiple_of(PADDING).min(mtu).max(len), 0);
-        match peer.tunn.encapsulate_with_session(Packet::from_bytes(packet)) {
+        let Some(path) = peer.path else {
+            return Err(packet);
+        };
+        let padded = len.next_multiple_of(PADDING).min(mtu).max(len);
+        let fills = (padded..=padded + MAX_FILL).contains(&fill);
+        packet.resize(if fills { fill } else { padded }, 0);
+        let sealed = if peer.confirmed {
+            peer.tunn.encapsulate_with_session(Packet::from_bytes(packet))
+        } else {
+            Err(Packet::from_bytes(packet))
+        };
+        match sealed {
             Ok(sealed) => {
                 let bytes = take_bytes(sealed.into_bytes());
                 peer.tx_bytes += bytes.len() as u64;
                 Ok(Datagram { path, bytes })
             }
-            Err(mut packet) => {
-                let mut packet = std::mem::take(packet.buf_mut());
+            Err(packet) => {
+                let mut packet = take_bytes(packet);
                 packet.truncate(len);
-                if let Some(initiation) = peer.tunn.format_handshake_initiation(false) {
+                // An initiation that was just answered: the other end speaks next, and a second one would cross it.
+                let answered = peer.answered.is_some_and(|at| now.mono < at + CONFIRM_PATIENCE);
+                if !answered && let Some(initiation) = peer.tunn.format_handshake_initiation(false) {
                     let bytes = self.seal_control(place.0, initiation.into());
                     out.push(Datagram { path, bytes });
                 }
@@ -404,7 +449,10 @@ impl PeerTable {
         for place in 0..self.peers.len() {
             let Some(peer) = &mut self.peers[place] else { continue };
             let due = peer.tunn.update_timers();
-            if let Err(WireGuardError::ConnectionExpired) = due {
+            // Without an endpoint the protocol has tried nothing: the packet's own time decides.
+            if let Err(WireGuardError::ConnectionExpired) = due
+                && peer.path.is_some()
+            {
                 expired.extend(peer.waiting.drain(..));
             }
             let limit = now.mono.saturating_sub(WAIT_LIMIT);
@@ -467,7 +515,7 @@ impl PeerTable {
             }
         }
         let initiation = matches!(message, WgKind::HandshakeInit(_));
-        if initiation && self.gate.is_flooded(now) && !self.by_endpoint.contains_key(&path.remote) {
+        if !self.gate.check(now) && !self.by_endpoint.contains_key(&path.remote) {
             return Err(DatagramDrop::Flood);
         }
         let checked = self.calm.verify_packet(path.remote, into_packet(message));
@@ -484,9 +532,10 @@ impl PeerTable {
             .and_then(|place| self.peers[*place].as_mut());
         match self.gate.admit(now, known.map(|peer| &mut peer.passed_gate)) {
             Load::Calm => Ok(message),
-            Load::Flooded => Err(DatagramDrop::Flood),
             Load::Loaded => match self.loaded.verify_packet(path.remote, into_packet(message)) {
-                Ok(message) => Ok(message),
+                Ok(message) if self.gate.agree(path.remote.ip()) => Ok(message),
+                Ok(_) => Err(DatagramDrop::Flood),
+                Err(TunnResult::WriteToNetwork(_)) if !self.gate.answer() => Err(DatagramDrop::Flood),
                 Err(TunnResult::WriteToNetwork(cookie)) => {
                     out.push(Datagram {
                         path,
@@ -551,6 +600,8 @@ impl PeerTable {
             indexes: Vec::new(),
             waiting: VecDeque::new(),
             last_handshake: None,
+            answered: None,
+            confirmed: false,
             passed_gate: 0,
             last_revival: 0,
             rx_bytes: 0,
@@ -565,19 +616,25 @@ impl PeerTable {
         self.by_key.insert(config.public_key, place);
     }
 
-    fn update_peer(&mut self, place: usize, new: &PeerConfig) {
+    /// Returns the number of the path that a new endpoint replaces.
+    fn update_peer(&mut self, place: usize, new: &PeerConfig) -> Option<PathId> {
         let path = new.endpoint.map(|remote| self.path_to(remote));
-        let Some(peer) = &mut self.peers[place] else { return };
+        let peer = self.peers[place].as_mut()?;
         if peer.config.preshared_key != new.preshared_key {
             peer.tunn.set_preshared_key(new.preshared_key);
         }
         if peer.config.persistent_keepalive != new.persistent_keepalive {
             peer.tunn.set_persistent_keepalive(new.persistent_keepalive);
         }
-        if peer.config.endpoint != new.endpoint && path.is_some() {
-            peer.path = path;
-        }
+        let moved = peer.config.endpoint != new.endpoint && path.is_some();
         peer.config = new.clone();
+        if !moved {
+            return None;
+        }
+        peer.path = path;
+        let left = peer.path_id.take();
+        self.by_endpoint.retain(|_, at| *at != place);
+        left
     }
 
     /// The path to a configured endpoint: the system picks the local address.

@@ -159,6 +159,13 @@ impl Policy {
     fn allow_turned(&self, rules: &Rules, peer: PeerId, side: Side, packet: &PacketInfo) -> Option<Standing> {
         let responder = match packet.transport {
             Transport::Tcp { flags, .. } if flags.is_syn() => return None,
+            // What a peer sends by a rule for those who reach in may only be TCP, which nobody answers who did not
+            // open the connection: anything else would be a way out that no rule allows.
+            Transport::Udp { .. } | Transport::Echo { .. } | Transport::Other | Transport::IcmpError { .. }
+                if side == Side::FromPeer =>
+            {
+                return None;
+            }
             Transport::Tcp { src_port, .. } => Responder {
                 address: packet.src,
                 service: Service::Tcp(src_port),

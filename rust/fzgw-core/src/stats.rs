@@ -66,8 +66,6 @@ reasons! {
         Unexpected = "unexpected",
         /// It could not be sent.
         Send = "send",
-        /// It is for a peer whose endpoint is not known.
-        NoEndpoint = "no_endpoint",
     }
 }
 
@@ -177,6 +175,8 @@ pub struct Snapshot {
     pub peers: Vec<PeerStats>,
     /// Whether flows were counted all the time, so that L2 speaks of every packet.
     pub tracks: bool,
+    /// Why the gateway ended by itself.
+    pub failure: Option<String>,
 }
 
 /// Ledger L3, as far as the engine knows it: `made = handed + waiting + lost`.

@@ -147,6 +147,11 @@ impl Flow {
     }
 
     #[getter]
+    fn community_id(&self) -> Option<String> {
+        self.record.community_id()
+    }
+
+    #[getter]
     fn initiator_known(&self) -> bool {
         self.record.initiator_known
     }

@@ -1,4 +1,4 @@
-//! A running gateway. Every wait releases the interpreter.
+//! A running gateway. Every wait of a call releases the interpreter.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -211,6 +211,9 @@ fn stats<'py>(py: Python<'py>, snapshot: &Snapshot) -> PyResult<Bound<'py, PyDic
         peers.push(of_peer);
     }
     all.set_item("peers", peers)?;
+    if let Some(failure) = &snapshot.failure {
+        all.set_item("error", failure)?;
+    }
     Ok(all)
 }
 

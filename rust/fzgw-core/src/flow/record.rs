@@ -232,6 +232,12 @@ impl FlowRecord {
     pub fn duration(&self) -> u64 {
         self.end - self.start
     }
+
+    /// Its Community ID; none for a denied flow, which stands for attempts from many ports.
+    pub fn community_id(&self) -> Option<String> {
+        let (src, dst) = ((self.src_ip, self.src_port), (self.dst_ip, self.dst_port));
+        (self.verdict == Verdict::Allow).then(|| super::community::community_id(src, dst, self.protocol, self.icmp))
+    }
 }
 
 /// A flow lists at most this many paths (R24): bounds a record to about 2 KiB.

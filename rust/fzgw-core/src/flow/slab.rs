@@ -161,9 +161,16 @@ impl Slab {
         self.len -= 1;
     }
 
-    /// Numbers of the live slots, by scanning: for books and shutdown, never per packet.
-    pub(super) fn live(&self) -> impl Iterator<Item = u32> + '_ {
-        let slots = self.chunks.iter().flat_map(|chunk| chunk.iter()).zip(0u32..);
+    /// Numbers of the live slots from this one on, by scanning: for shutdown and new limits, never per packet.
+    pub(super) fn live_from(&self, first: u32) -> impl Iterator<Item = u32> + '_ {
+        let (chunk, rest) = (first as usize / CHUNK, first as usize % CHUNK);
+        let slots = self
+            .chunks
+            .iter()
+            .skip(chunk)
+            .flat_map(|chunk| chunk.iter())
+            .skip(rest)
+            .zip(first..);
         slots.filter(|(slot, _)| slot.is(flag::LIVE)).map(|(_, number)| number)
     }
 

@@ -28,6 +28,8 @@ use crate::packet::{Original, PacketInfo, Transport, protocol};
 const SECOND: u64 = 1_000_000_000;
 /// A wall clock that moved by more than this against the monotonic one was stepped (R16).
 const CLOCK_STEP: u64 = SECOND;
+/// Flows that make way for a new one at most: 1, but for bounds that were lowered meanwhile.
+const EVICTIONS_PER_OPENING: usize = 8;
 /// Flows that one call of `handle_timeout` ends at most: a turn stays short when a million flows fall silent at once.
 const EXPIRE_BUDGET: usize = 4096;
 
@@ -71,7 +73,7 @@ impl Limits {
     /// When a flow is to be looked at: the first nanosecond at which it is over.
     fn deadline(&self, flow: &Slot) -> u64 {
         if flow.is(flag::CLOSING) {
-            return flow.closes_at + 1;
+            return flow.closes_at.saturating_add(1);
         }
         let idle = match flow.protocol {
             _ if flow.class & class::DENIED != 0 => DENIED_IDLE,
@@ -81,7 +83,7 @@ impl Limits {
             protocol::ICMP | protocol::ICMPV6 => self.icmp_idle,
             _ => self.other_idle,
         };
-        flow.last + idle + 1
+        flow.last.saturating_add(idle).saturating_add(1)
     }
 
     fn per_peer(&self, peers: usize) -> usize {
@@ -173,6 +175,8 @@ pub struct FlowTable {
     records: Vec<Record>,
     openings: Vec<FlowRecord>,
     next_serial: u64,
+    /// Where [`FlowTable::close_some`] goes on.
+    close_from: u32,
     /// The present packet's key and slot, so that asking and counting look up once.
     found: Option<(FlowKey, u32)>,
     counted: Counted,
@@ -201,6 +205,7 @@ impl FlowTable {
             records: Vec::new(),
             openings: Vec::new(),
             next_serial: 1,
+            close_from: 0,
             found: None,
             counted: Counted::Nothing,
             clock: None,
@@ -217,7 +222,7 @@ impl FlowTable {
         }
         self.purpose = purpose;
         if limits_changed {
-            for slot in self.slab.live().collect::<Vec<_>>() {
+            for slot in self.slab.live_from(0).collect::<Vec<_>>() {
                 self.schedule(slot);
             }
         }
@@ -325,7 +330,9 @@ impl FlowTable {
 
     /// Ends up to `most` flows and says whether any are left. In their close delay they keep their own reason (R27).
     pub fn close_some(&mut self, reason: EndReason, most: usize) -> bool {
-        let slots: Vec<u32> = self.slab.live().take(most).collect();
+        let slots: Vec<u32> = self.slab.live_from(self.close_from).take(most).collect();
+        // Nothing opens meanwhile, so what is behind stays empty: a million flows are scanned once.
+        self.close_from = slots.last().map_or(0, |last| last + 1);
         for slot in slots {
             self.end(slot, reason);
         }
@@ -497,7 +504,7 @@ impl FlowTable {
             flow.flags = tcp::after(before, out, flags);
             closes = before & flag::CLOSING == 0 && flow.is(flag::CLOSING);
             if closes {
-                flow.closes_at = now.mono + self.limits.close_delay;
+                flow.closes_at = now.mono.saturating_add(self.limits.close_delay);
             }
         }
         let moved = flow.path != path;
@@ -619,35 +626,41 @@ impl FlowTable {
         Some(slot)
     }
 
-    /// Makes room for one more flow of this peer (R26).
+    /// Makes room for one more flow of this peer (R26). More than one goes where a reload has lowered a bound.
     fn make_room(&mut self, peer: PeerId) {
+        for _ in 0..EVICTIONS_PER_OPENING {
+            let Some(loser) = self.loser(peer) else { return };
+            let slot = self
+                .peers
+                .get_mut(&loser)
+                .and_then(|flows| flows.least_recent(&self.slab));
+            let Some(slot) = slot else { return };
+            self.end(slot, EndReason::Evicted);
+        }
+    }
+
+    /// Who has to give one up for a new flow of this peer: itself at its bound, else whoever holds most in a full table.
+    fn loser(&mut self, peer: PeerId) -> Option<PeerId> {
         let bound = self.limits.per_peer(self.configured_peers);
         let own = self.peers.get(&peer).map_or(0, |flows| flows.allowed.len());
-        let total: usize = self.allowed_flows();
-        let loser = if own >= bound {
-            peer
-        } else if total >= self.limits.max_flows {
+        let total = self.allowed_flows();
+        if own >= bound {
+            return Some(peer);
+        }
+        if total >= self.limits.max_flows {
             let most = self
                 .peers
                 .iter()
                 .max_by_key(|(id, flows)| (flows.allowed.len(), std::cmp::Reverse(**id)));
-            let Some((id, _)) = most else { return };
-            *id
-        } else {
-            if own < bound / 2
-                && let Some(flows) = self.peers.get_mut(&peer)
-            {
-                flows.relax();
-            }
-            return;
-        };
-        let slot = self
-            .peers
-            .get_mut(&loser)
-            .and_then(|flows| flows.least_recent(&self.slab));
-        if let Some(slot) = slot {
-            self.end(slot, EndReason::Evicted);
+            return most.map(|(id, _)| *id);
         }
+        if own < bound / 2
+            && total < self.limits.max_flows / 2
+            && let Some(flows) = self.peers.get_mut(&peer)
+        {
+            flows.relax();
+        }
+        None
     }
 
     fn allowed_flows(&self) -> usize {
@@ -710,6 +723,7 @@ impl FlowTable {
             self.ledger.side(side).live.take(bytes);
             if self.slab[slot].traffic == Traffic::default() {
                 // The flow's only packet never left: there was no flow.
+                self.openings.retain(|opening| opening.serial != serial);
                 self.end(slot, EndReason::Evicted);
             }
             return;

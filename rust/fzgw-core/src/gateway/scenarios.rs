@@ -17,11 +17,13 @@ use crate::flow::{FlowRecord, Record, Side, Timestamp};
 use crate::packet::{PacketInfo, TcpFlags, Transport};
 use crate::peers::{MAX_WAITING, public_key};
 use crate::stats::{DatagramDrop, Drop, Originated, RecordStats, Snapshot};
-use crate::testkit::{config, echo, peer, tcp, udp};
+use crate::testkit::{config, echo, icmp_error, peer, tcp, udp};
 
 const SECOND: u64 = 1_000_000_000;
 const GATEWAY: &str = "198.51.100.1:51820";
 const SERVER: &str = "192.0.2.1:80";
+const SYN: u8 = TcpFlags::SYN;
+const ACK: u8 = TcpFlags::ACK;
 
 /// One end: its state and what came out of it.
 struct End {
@@ -360,7 +362,7 @@ fn scenario_40_a_malformed_packet_is_dropped() {
     let sealed = lab.clients[0]
         .state
         .peers
-        .seal(place, BytesMut::from(&bad[..]), &mut control)
+        .seal(now, place, BytesMut::from(&bad[..]), 0, &mut control)
         .unwrap();
     let path = OuterPath {
         remote: lab.clients[0].address,
@@ -443,6 +445,76 @@ fn p1_replies_follow_their_flow_and_strangers_do_not() {
         lab.snapshot().stats.originated[Originated::ProhibitedToOutside as usize],
         1
     );
+}
+
+/// P1: whatever peers and outsiders send, in whatever order, nothing of a peer without a rule passes, and nothing
+/// reaches it. The oracle is the rule itself: only client 0 may open, and only TCP port 80 and echo of one network.
+#[test]
+fn p1_nothing_of_a_peer_without_a_rule_ever_passes() {
+    let mut lab = Lab::with(2, only_wiki, |_| {});
+    lab.disorder = true;
+    for _ in 0..3000 {
+        let client = (lab.random() % 2) as usize;
+        let near = format!("{}:{}", client_address(client), 4000 + lab.random() % 4);
+        let far = [
+            "192.0.2.1:80",
+            "192.0.2.1:25",
+            "10.0.0.1:80",
+            "100.64.0.2:80",
+            "100.64.0.3:80",
+        ];
+        let far = far[lab.random() as usize % far.len()];
+        let flags = [SYN, SYN | ACK, ACK, ACK | TcpFlags::FIN, TcpFlags::RST, SYN | 0xc0][lab.random() as usize % 6];
+        let payload: &[u8] = if lab.random().is_multiple_of(2) {
+            b""
+        } else {
+            b"payload"
+        };
+        let (from, to) = if lab.random().is_multiple_of(3) {
+            (far, &*near)
+        } else {
+            (&*near, far)
+        };
+        let packet = match lab.random() % 4 {
+            0 => udp(from, to, payload),
+            1 => {
+                let ip = |text: &str| text.split(':').next().unwrap_or_default().to_owned();
+                echo(&ip(from), &ip(to), 7, lab.random().is_multiple_of(2))
+            }
+            _ => tcp(from, to, flags, payload),
+        };
+        if from == near {
+            lab.send(client, &packet)
+        } else {
+            lab.reply(&packet)
+        }
+        if lab.random().is_multiple_of(200) {
+            lab.pass(40.0);
+        }
+        for packet in lab.gateway.packets.drain(..) {
+            let info = PacketInfo::parse(&packet).unwrap();
+            // What the gateway tells an outsider on its own behalf.
+            if matches!(info.transport, Transport::IcmpError { kind: 3, code: 13, .. }) {
+                continue;
+            }
+            assert_eq!(info.src.to_string(), "100.64.0.2", "{info:?}");
+            assert_eq!(info.dst.to_string(), "192.0.2.1", "{info:?}");
+            let allowed = matches!(
+                info.transport,
+                Transport::Tcp { dst_port: 80, .. } | Transport::Echo { .. }
+            );
+            assert!(allowed, "{info:?}");
+        }
+        for packet in lab.clients[1].packets.drain(..) {
+            let info = PacketInfo::parse(&packet).unwrap();
+            assert!(
+                matches!(info.transport, Transport::IcmpError { kind: 3, code: 13, .. }),
+                "{info:?}"
+            );
+        }
+    }
+    let passed = lab.snapshot().stats.sides[Side::FromPeer as usize].forwarded.packets;
+    assert!(passed > 50, "the rule was met: {passed}");
 }
 
 /// P1: peer to peer needs one rule; the second leg follows the flow that the first peer opened.
@@ -661,6 +733,91 @@ fn scenario_42_a_failed_write_moves_to_dropped() {
     lab.gateway.state.not_written(tun[0].receipt);
     assert_eq!(lab.dropped(Side::FromPeer, Drop::Write), 1);
     assert_eq!(lab.shut_down()[0].total.out.packets, 1);
+}
+
+/// P2, P3: an ICMP error answers for the flow that it quotes, towards that flow's own end, and for nothing else.
+#[test]
+fn p2_an_icmp_error_is_no_way_past_the_rules() {
+    let mut lab = Lab::with(1, only_wiki, |_| {});
+    lab.send(0, &tcp("100.64.0.2:4000", SERVER, SYN, b""));
+    lab.gateway.packets.clear();
+    let answer = tcp(SERVER, "100.64.0.2:4000", SYN | ACK, b"");
+    lab.send(0, &icmp_error("100.64.0.2", "192.0.2.1", 3, 4, &answer));
+    assert_eq!(lab.gateway.packets.len(), 1, "about its own flow");
+    for elsewhere in ["10.0.0.1", "192.0.2.2", "100.64.0.3", "100.64.0.1"] {
+        lab.send(0, &icmp_error("100.64.0.2", elsewhere, 3, 4, &answer));
+    }
+    assert_eq!(lab.gateway.packets.len(), 1);
+    assert_eq!(lab.dropped(Side::FromPeer, Drop::Denied), 4);
+}
+
+/// P1, P4: a rule for those who reach in is no way out, but for the rest of a TCP connection that the log forgot.
+#[test]
+fn p4_a_rule_for_reaching_in_is_no_way_out() {
+    let inbound = |config: &mut GatewayConfig| {
+        only_wiki(config);
+        config.resources[0].addresses = vec!["100.64.0.2/32".parse().unwrap()];
+        config.resources[0].ports.push(crate::config::PortRange::Udp(53, 53));
+        config.rules.as_mut().unwrap()[0].inbound = true;
+    };
+    let mut lab = Lab::with(1, inbound, |_| {});
+    lab.send(0, &tcp("100.64.0.2:80", "10.0.0.1:5000", ACK, b"rest"));
+    assert_eq!(lab.gateway.packets.len(), 1);
+    for packet in [
+        udp("100.64.0.2:53", "10.0.0.1:53", b"question"),
+        echo("100.64.0.2", "10.0.0.1", 7, false),
+        tcp("100.64.0.2:80", "10.0.0.1:80", SYN, b""),
+        tcp("100.64.0.2:81", "10.0.0.1:80", ACK, b"data"),
+    ] {
+        lab.send(0, &packet);
+    }
+    assert_eq!(lab.gateway.packets.len(), 1);
+    assert_eq!(lab.dropped(Side::FromPeer, Drop::Denied), 4);
+}
+
+/// P4 between peers: a keepalive probe of a connection that the log forgot still gets through both legs.
+#[test]
+fn p4_a_late_ack_passes_from_peer_to_peer() {
+    let rules = |config: &mut GatewayConfig| {
+        only_wiki(config);
+        config.resources[0].addresses = vec!["100.64.0.3/32".parse().unwrap()];
+    };
+    let mut lab = Lab::with(2, rules, |_| {});
+    lab.send(1, &question(1));
+    let probe = tcp("100.64.0.2:4000", "100.64.0.3:80", ACK, b"");
+    lab.send(0, &probe);
+    let hairpin = lab.gateway.packets.pop().unwrap();
+    lab.reply(&hairpin);
+    assert_eq!(lab.clients[1].packets.pop().as_deref(), Some(&probe[..]));
+}
+
+/// R21: nothing is sent by a session that the other end has not confirmed.
+#[test]
+fn r21_an_unconfirmed_session_carries_nothing() {
+    let psk = |config: &mut GatewayConfig| config.peers[0].preshared_key = Some([9; 32]);
+    let mut lab = Lab::with(1, psk, |_| {});
+    lab.send(0, &question(0));
+    lab.reply(&answer(0));
+    let snapshot = lab.snapshot();
+    assert_eq!(snapshot.stats.sides[Side::ToPeer as usize].waiting.packets, 1);
+    assert_eq!(snapshot.peers[0].last_handshake_age, None);
+}
+
+/// R2: a packet that waits for a peer is not sent to it after its address went to another.
+#[test]
+fn r2_a_waiting_packet_does_not_follow_the_old_peer() {
+    let mut lab = Lab::new(2);
+    lab.reply(&answer(0));
+    let mut new = config();
+    new.peers = vec![
+        peer("client-0", 1, "100.64.0.9/32"),
+        peer("client-1", 2, "100.64.0.2/32"),
+    ];
+    lab.gateway.state.reconfigure(&new);
+    lab.send(0, &question(0));
+    lab.pass(1.0);
+    assert!(lab.clients[0].packets.is_empty());
+    assert_eq!(lab.dropped(Side::ToPeer, Drop::NoSession), 1);
 }
 
 /// A reload keeps the tunnels and flows of peers that stay and ends those of peers that go.

@@ -6,19 +6,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::flow::record::{Directory, FlowRecord, Gap, Record};
 use crate::stats::RecordStats;
 
 /// Records and openings that may wait for Python: about 25 MB.
 pub const MAX_QUEUED: usize = 65_536;
-/// Batches that may wait. With [`BATCH`] records each they hold more than [`MAX_QUEUED`]: that is the bound.
-const MAX_BATCHES: usize = 4096;
 /// A batch is handed over at this size, or when its first record has waited for [`LINGER`].
-pub(super) const BATCH: usize = 256;
+pub(super) const BATCH: usize = 1024;
+/// The largest batch: where thousands of flows end in one turn, the queue takes what it can of them.
+pub(super) const MAX_BATCH: usize = 4096;
 /// How long a record waits for others, in nanoseconds.
-pub(super) const LINGER: u64 = 20_000_000;
+pub(super) const LINGER: u64 = 100_000_000;
 
 /// Records with the names behind their ids.
 #[derive(Debug, Clone, Default)]
@@ -66,7 +66,8 @@ pub(super) struct Handover {
 
 impl Handover {
     pub(super) fn new() -> (Self, Arc<Queue>, Receiver<Batch>) {
-        let (sender, receiver) = bounded(MAX_BATCHES);
+        // Bounded by what is in it, not by how it came: a batch has one record at least.
+        let (sender, receiver) = unbounded();
         let queue = Arc::new(Queue::default());
         let handover = Self {
             sender,
@@ -89,47 +90,41 @@ impl Handover {
     /// Hands a batch over, or counts it as lost. Never waits.
     pub(super) fn offer(&mut self, batch: Batch, wall: u64) {
         let batch = self.with_gap(batch);
-        let (flows, openings) = (flow_records(&batch), batch.openings.len() as u64);
-        self.stats.made += flows;
-        if self.queue.queued.load(Ordering::Relaxed) + batch.len() > MAX_QUEUED {
-            return self.lose(&batch, wall);
-        }
-        self.queue.queued.fetch_add(batch.len(), Ordering::Relaxed);
-        match self.sender.try_send(batch) {
-            Ok(()) => self.stats.handed += flows,
-            Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) => {
-                self.queue.taken(&batch);
-                debug_assert_eq!(openings, batch.openings.len() as u64);
-                self.lose(&batch, wall);
-            }
+        if let Err(batch) = self.send(batch) {
+            self.lose(&batch, wall);
         }
     }
 
-    /// Hands a batch over at the end, when there is time: waits until Python takes one, or nobody will.
-    pub(super) fn deliver(&mut self, batch: Batch, wall: u64) {
-        let mut batch = self.with_gap(batch);
-        let flows = flow_records(&batch);
-        self.stats.made += flows;
-        let patience = std::time::Duration::from_millis(50);
-        while !self.queue.abandoned.load(Ordering::Relaxed) {
-            let len = batch.len();
-            self.queue.queued.fetch_add(len, Ordering::Relaxed);
-            match self.sender.send_timeout(batch, patience) {
-                Ok(()) => {
-                    self.stats.handed += flows;
-                    return;
-                }
-                Err(error) => {
-                    self.queue.queued.fetch_sub(len, Ordering::Relaxed);
-                    let disconnected = error.is_disconnected();
-                    batch = error.into_inner();
-                    if disconnected {
-                        break;
-                    }
-                }
+    /// Hands a batch over at the end, when there is time: gives it back while the queue is full. Where nobody will take
+    /// any more, it is lost.
+    pub(super) fn try_deliver(&mut self, batch: Batch, wall: u64) -> Result<(), Batch> {
+        let batch = self.with_gap(batch);
+        if self.queue.abandoned.load(Ordering::Relaxed) {
+            self.lose(&batch, wall);
+            return Ok(());
+        }
+        self.send(batch)
+    }
+
+    fn send(&mut self, batch: Batch) -> Result<(), Batch> {
+        let (len, flows) = (batch.len(), flow_records(&batch));
+        let queued = self.queue.queued.load(Ordering::Relaxed);
+        if queued > 0 && queued + len > MAX_QUEUED {
+            return Err(batch);
+        }
+        self.queue.queued.fetch_add(len, Ordering::Relaxed);
+        match self.sender.send(batch) {
+            Ok(()) => {
+                self.stats.made += flows;
+                self.stats.handed += flows;
+                Ok(())
+            }
+            Err(error) => {
+                self.queue.queued.fetch_sub(len, Ordering::Relaxed);
+                self.queue.abandon();
+                Err(error.into_inner())
             }
         }
-        self.lose(&batch, wall);
     }
 
     fn with_gap(&mut self, mut batch: Batch) -> Batch {
@@ -144,13 +139,15 @@ impl Handover {
             from: wall,
             ..Gap::default()
         });
-        gap.until = wall;
+        // The wall clock may have been stepped back meanwhile.
+        gap.until = gap.until.max(wall);
         for record in &batch.records {
             match record {
                 Record::Flow(flow) => {
                     gap.records += 1;
                     gap.packets += flow.delta.out.packets + flow.delta.r#in.packets;
                     gap.bytes += flow.delta.out.bytes + flow.delta.r#in.bytes;
+                    self.stats.made += 1;
                     self.stats.lost += 1;
                 }
                 // The gap of before goes on in this one.
@@ -159,6 +156,7 @@ impl Handover {
                     gap.packets += before.packets;
                     gap.bytes += before.bytes;
                     gap.from = gap.from.min(before.from);
+                    gap.until = gap.until.max(before.until);
                 }
                 Record::Note(_) => gap.records += 1,
             }

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
+use rustix::net::{AddressFamily, SocketType};
 use tun_tap::{Iface, Mode};
 
 use super::StartError;
@@ -35,7 +36,8 @@ impl TapTun {
     pub fn create(name: &str) -> Result<Self, StartError> {
         let taken = || StartError::InterfaceTaken { name: name.to_owned() };
         // An existing persistent device would be joined without an error, so look first.
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").map_err(StartError::system("open a socket"))?;
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)
+            .map_err(|error| StartError::system("open a socket")(error.into()))?;
         if rustix::net::netdevice::name_to_index(&socket, name).is_ok() {
             return Err(taken());
         }

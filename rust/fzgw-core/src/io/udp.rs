@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use bytes::BytesMut;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use rustix::io::Errno;
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -22,10 +23,12 @@ const RECEIVE_ROOM: usize = 65_536;
 const ARENA: usize = 2 * RECEIVE_ROOM;
 /// The longest send: what an IPv4 datagram may carry.
 const MAX_SEND: usize = 65_507;
+/// Flushes after which segments are tried again where they were refused.
+const RENEW_AFTER: u32 = 4096;
 /// Places of a receive batch where datagrams come singly.
-const FEW: usize = 4;
+const FEW: usize = 1;
 /// Datagrams that wait while the socket is full. Tunnel packets are not read then, so these are the protocol's own.
-pub(super) const MAX_PENDING: usize = 1024;
+const MAX_PENDING: usize = 1024;
 
 /// The port.
 pub(super) struct UdpPort {
@@ -46,6 +49,10 @@ struct Half {
     socket: UdpSocket,
     state: UdpSocketState,
     unspecified: IpAddr,
+    /// Segments that the kernel took in one send at the start.
+    segments: usize,
+    /// Flushes since it last refused them.
+    without_segments: u32,
 }
 
 /// Which of the two sockets.
@@ -144,7 +151,10 @@ impl UdpPort {
     /// sockets cannot take now waits.
     pub(super) fn send(&mut self, batch: &mut Vec<ToUdp>, failed: &mut Vec<Receipt>) {
         for datagram in batch.drain(..) {
-            if self.is_blocked_beyond(MAX_PENDING) {
+            if self.pending.len() >= MAX_PENDING {
+                self.flush(failed);
+            }
+            if self.pending.len() >= MAX_PENDING {
                 failed.push(datagram.receipt);
             } else {
                 self.pending.push_back(datagram);
@@ -170,6 +180,9 @@ impl UdpPort {
 
     /// Sends what waits, as far as the sockets take it.
     pub(super) fn flush(&mut self, failed: &mut Vec<Receipt>) {
+        for half in [Some(&mut self.v4), self.v6.as_mut()].into_iter().flatten() {
+            half.renew();
+        }
         while let Some(first) = self.pending.front() {
             let path = first.datagram.path;
             let half = match family_of(path.remote) {
@@ -213,10 +226,6 @@ impl UdpPort {
     pub(super) fn give_up(&mut self, failed: &mut Vec<Receipt>) {
         failed.extend(self.pending.drain(..).map(|datagram| datagram.receipt));
     }
-
-    fn is_blocked_beyond(&self, most: usize) -> bool {
-        self.pending.len() >= most + super::worker::TURN_PACKETS
-    }
 }
 
 impl Half {
@@ -237,7 +246,8 @@ impl Half {
         for result in [
             sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER)
                 .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER)),
-            sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER),
+            sockopt::set_socket_send_buffer_size_force(&socket, SOCKET_BUFFER)
+                .or_else(|_| sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER)),
         ] {
             // The system may give less; the socket works with what it has.
             if let Err(error) = result {
@@ -245,12 +255,64 @@ impl Half {
             }
         }
         let socket: UdpSocket = socket.into();
-        let state = UdpSocketState::new(UdpSockRef::from(&socket)).map_err(&system)?;
+        let state = set_up(&socket).map_err(&system)?;
+        let segments = state.max_gso_segments();
         Ok(Self {
             socket,
             state,
             unspecified,
+            segments,
+            without_segments: 0,
         })
+    }
+
+    /// Tries segments again after a while: quinn-udp gives them up for good at the first refusal, which may have been
+    /// about one destination alone.
+    fn renew(&mut self) {
+        if self.state.max_gso_segments() == self.segments {
+            return;
+        }
+        self.without_segments += 1;
+        if self.without_segments >= RENEW_AFTER {
+            self.without_segments = 0;
+            if let Ok(state) = set_up(&self.socket) {
+                self.state = state;
+            }
+        }
+    }
+}
+
+/// quinn-udp's state for a socket, with fragmentation as WireGuard has it: a datagram that does not fit the path is
+/// fragmented, not lost. (quinn-udp is made for QUIC, which wants the contrary.)
+fn set_up(socket: &UdpSocket) -> io::Result<UdpSocketState> {
+    let state = UdpSocketState::new(UdpSockRef::from(socket))?;
+    sockopt::set_ip_mtu_discover(socket, sockopt::Ipv4PathMtuDiscovery::DONT)?;
+    if socket.local_addr()?.is_ipv6() {
+        sockopt::set_ipv6_mtu_discover(socket, sockopt::Ipv6PathMtuDiscovery::DONT)?;
+        allow_ipv6_fragments(socket)?;
+    }
+    Ok(state)
+}
+
+/// Clears IPV6_DONTFRAG, which no safe interface offers.
+fn allow_ipv6_fragments(socket: &UdpSocket) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let off: libc::c_int = 0;
+    #[allow(unsafe_code)]
+    // SAFETY: the option takes one integer, which lives across the call, of the length given; the socket is open.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IPV6,
+            libc::IPV6_DONTFRAG,
+            (&raw const off).cast(),
+            size_of_val(&off) as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 
@@ -261,12 +323,22 @@ fn family_of(address: SocketAddr) -> Family {
     }
 }
 
+/// What the system says of a source address that is not its own, or that leads nowhere any more.
+fn is_bad_address(error: &io::Error) -> bool {
+    is_one_of(
+        error,
+        &[Errno::INVAL, Errno::ADDRNOTAVAIL, Errno::NETUNREACH, Errno::HOSTUNREACH],
+    )
+}
+
 fn no_ipv6(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let code = error.raw_os_error();
-    [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL]
+    is_one_of(error, &[Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL])
+}
+
+fn is_one_of(error: &io::Error, codes: &[Errno]) -> bool {
+    codes
         .iter()
-        .any(|errno| code == Some(errno.raw_os_error()))
+        .any(|code| error.raw_os_error() == Some(code.raw_os_error()))
 }
 
 /// How many of the first datagrams make one send: the same path and size, a shorter one ends the run.
@@ -321,7 +393,7 @@ fn transmit(half: &Half, path: OuterPath, contents: &[u8], segment_size: Option<
     match half.state.try_send((&half.socket).into(), &transmit) {
         // The path's own address may have left this host. Then the system picks another; what comes back to it puts
         // the path right.
-        Err(error) if transmit.src_ip.is_some() && error.kind() != io::ErrorKind::WouldBlock => {
+        Err(error) if transmit.src_ip.is_some() && is_bad_address(&error) => {
             transmit.src_ip = None;
             half.state.try_send((&half.socket).into(), &transmit)
         }

@@ -4,30 +4,34 @@
 //! it, takes back what failed, and hands records over. Neither direction can hold up the other for longer than its
 //! batch.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::arena::Arena;
-use super::handover::{BATCH, Batch, Handover, LINGER};
+use super::handover::{BATCH, Batch, Handover, LINGER, MAX_BATCH};
 use super::tun::Tun;
 use super::udp::{Family, UdpPort};
+use super::wait::{Interest, Ready, Source, Waiter};
 use crate::config::GatewayConfig;
 use crate::flow::record::{FlowRecord, Record, Timestamp};
 use crate::gateway::{GatewayState, Receipt};
+use crate::peers::MAX_FILL;
 use crate::stats::Snapshot;
 
 /// Packets read from the device in one turn: one full send of segments.
 pub(super) const TURN_PACKETS: usize = 64;
 /// The longest packet that a device gives.
-const PACKET_ROOM: usize = 65_535 + 16;
+const PACKET_ROOM: usize = 65_536 + MAX_FILL;
 /// Memory that packets are read into; it outlives the turn only in part of a turn's packets.
 const PACKET_ARENA: usize = 4 * PACKET_ROOM;
 /// Flows that are ended at a time at the end.
 const CLOSE_STEP: usize = 1024;
+
+/// How long to wait for room in a full queue at the end.
+const FULL_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
 
 /// What the owner of the engine wants.
 pub(super) enum Command {
@@ -45,21 +49,17 @@ pub(super) struct Worker {
     arena: Arena,
     commands: Receiver<Command>,
     wake: Arc<OwnedFd>,
+    waiter: Waiter,
+    /// The socket that was full at the last wait.
+    blocked: Option<Family>,
     handover: Handover,
     records: Vec<Record>,
     openings: Vec<FlowRecord>,
     /// When the first of `records` or `openings` came.
     since: u64,
     failed: Vec<Receipt>,
-}
-
-/// What a wait found.
-#[derive(Debug, Clone, Copy, Default)]
-struct Ready {
-    v4: bool,
-    v6: bool,
-    tun: bool,
-    wake: bool,
+    /// The device is gone: why the worker ends by itself.
+    lost: Option<std::io::Error>,
 }
 
 impl Worker {
@@ -70,11 +70,16 @@ impl Worker {
         commands: Receiver<Command>,
         wake: Arc<OwnedFd>,
         handover: Handover,
-        mtu: u16,
-    ) -> Self {
-        let room = usize::from(mtu).next_multiple_of(16).max(2048);
-        debug_assert!(room <= PACKET_ROOM);
-        Self {
+    ) -> std::io::Result<Self> {
+        let waiter = Waiter::new()?;
+        for family in [Family::V4, Family::V6] {
+            if let Some(fd) = port.poll_fd(family) {
+                waiter.add(family.into(), fd)?;
+            }
+        }
+        waiter.add(Source::Tun, tun.poll_fd())?;
+        waiter.add(Source::Wake, wake.as_fd())?;
+        Ok(Self {
             clock: Clock::start(),
             state,
             port,
@@ -82,12 +87,15 @@ impl Worker {
             arena: Arena::new(PACKET_ARENA, PACKET_ROOM),
             commands,
             wake,
+            waiter,
+            blocked: None,
             handover,
             records: Vec::new(),
             openings: Vec::new(),
             since: 0,
             failed: Vec::new(),
-        }
+            lost: None,
+        })
     }
 
     /// Runs until it is told to stop, and returns the last books.
@@ -98,17 +106,20 @@ impl Worker {
             now = self.clock.now();
             self.state.handle_timeout(now);
             self.flush();
-            if ready.v4 {
+            if ready.has(Source::V4) {
                 self.receive(Family::V4, now);
             }
-            if ready.v6 {
+            if ready.has(Source::V6) {
                 self.receive(Family::V6, now);
             }
-            if ready.tun && !self.port.is_blocked() {
+            if ready.has(Source::Tun) && !self.port.is_blocked() {
                 self.read_packets(now);
             }
             self.hand_over(now, false);
-            if ready.wake && !self.obey(now) {
+            if self.lost.is_some() {
+                return self.finish(now);
+            }
+            if ready.has(Source::Wake) && !self.obey(now) {
                 return self.finish(now);
             }
         }
@@ -119,43 +130,33 @@ impl Worker {
         if self.has_records() {
             until = until.min(self.since + LINGER);
         }
-        let timeout = nanoseconds(until.saturating_sub(now.mono));
-        // A full socket is waited for instead of the device: what is read now could not be sent.
+        self.watch_blocked();
+        self.waiter.wait(until.saturating_sub(now.mono))
+    }
+
+    /// A full socket is waited for instead of the device: what would be read now could not be sent.
+    fn watch_blocked(&mut self) {
         let blocked = self.port.blocked_family();
-        let interest = |family| {
-            if blocked == Some(family) {
-                PollFlags::IN | PollFlags::OUT
-            } else {
-                PollFlags::IN
-            }
-        };
-        let device = if blocked.is_some() {
-            PollFlags::empty()
-        } else {
-            PollFlags::IN
-        };
-        let wake = self.wake.as_fd();
-        let v4 = self.port.poll_fd(Family::V4).unwrap_or(wake);
-        let v6: BorrowedFd<'_> = self.port.poll_fd(Family::V6).unwrap_or(wake);
-        let mut fds = [
-            PollFd::from_borrowed_fd(v4, interest(Family::V4)),
-            PollFd::from_borrowed_fd(v6, interest(Family::V6)),
-            PollFd::from_borrowed_fd(self.tun.poll_fd(), device),
-            PollFd::from_borrowed_fd(wake, PollFlags::IN),
+        if blocked == self.blocked {
+            return;
+        }
+        let changes = [
+            (self.blocked, Interest::Read, Interest::Read),
+            (blocked, Interest::ReadAndWrite, Interest::Nothing),
         ];
-        // Interrupted or out of memory: the turn looks at everything that is due and waits again.
-        if poll(&mut fds, Some(&timeout)).is_err() {
-            return Ready::default();
+        for (family, socket, device) in changes {
+            let Some(family) = family else { continue };
+            let of_socket = self
+                .port
+                .poll_fd(family)
+                .map(|fd| self.waiter.change(family.into(), fd, socket))
+                .transpose();
+            let of_device = self.waiter.change(Source::Tun, self.tun.poll_fd(), device);
+            if let Err(error) = of_socket.and(of_device) {
+                tracing::warn!(%error, "cannot change what is waited for");
+            }
         }
-        // Whoever sends is often about to send more: one turn for two packets costs less than two turns.
-        rustix::thread::sched_yield();
-        let ready = |at: usize| !fds[at].revents().is_empty();
-        Ready {
-            v4: ready(0),
-            v6: ready(1),
-            tun: ready(2),
-            wake: ready(3),
-        }
+        self.blocked = blocked;
     }
 
     fn receive(&mut self, family: Family, now: Timestamp) {
@@ -175,12 +176,14 @@ impl Worker {
                 Ok(0) => break,
                 Ok(len) => {
                     // Room to pad without a copy.
-                    let packet = self.arena.take(len, len.next_multiple_of(16));
+                    let packet = self.arena.take(len, len.next_multiple_of(16) + MAX_FILL);
                     self.state.handle_packet(now, packet);
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                // A device that is down is waited for; one that was removed is readable for ever.
                 Err(error) => {
-                    tracing::debug!(%error, "read from the device");
+                    self.lost = Some(error);
                     break;
                 }
             }
@@ -190,6 +193,9 @@ impl Worker {
 
     /// Writes what the state has made, and takes back what could not be written.
     fn flush(&mut self) {
+        if !self.state.has_output() && !self.port.is_blocked() {
+            return;
+        }
         let mut output = self.state.take_output();
         for packet in &output.tun {
             if let Err(error) = self.tun.write(&packet.packet) {
@@ -220,17 +226,25 @@ impl Worker {
         }
         let enough = self.records.len() + self.openings.len() >= BATCH;
         let due = self.has_records() && now.mono >= self.since + LINGER;
-        if self.has_records() && (enough || due || at_once) {
-            let batch = self.take_batch();
-            self.handover.offer(batch, now.wall);
+        if enough || due || (at_once && self.has_records()) {
+            // Once at least: a gap that waits is told without records too.
+            loop {
+                let batch = self.take_batch();
+                self.handover.offer(batch, now.wall);
+                if self.records.is_empty() {
+                    break;
+                }
+            }
             self.since = now.mono;
         }
     }
 
+    /// The oldest records, not too many for the queue at once, with all openings: they come before.
     fn take_batch(&mut self) -> Batch {
+        let rest = self.records.split_off(self.records.len().min(MAX_BATCH));
         Batch {
             directory: self.state.directory(),
-            records: std::mem::take(&mut self.records),
+            records: std::mem::replace(&mut self.records, rest),
             openings: std::mem::take(&mut self.openings),
         }
     }
@@ -271,15 +285,49 @@ impl Worker {
         loop {
             let more = self.state.close_some(CLOSE_STEP);
             self.state.drain_records(&mut self.records, &mut self.openings);
-            if self.has_records() {
-                let batch = self.take_batch();
-                self.handover.deliver(batch, now.wall);
+            while !self.records.is_empty() || !self.openings.is_empty() {
+                self.deliver(now);
             }
+            self.answer(now);
             if !more {
                 break;
             }
         }
-        self.state.snapshot(now, self.handover.stats())
+        if self.handover.has_gap() {
+            self.deliver(now);
+        }
+        let failure = self.lost.map(|error| format!("the TUN device is gone: {error}"));
+        Snapshot {
+            failure,
+            ..self.state.snapshot(now, self.handover.stats())
+        }
+    }
+
+    /// Hands one batch over, as soon as the queue has room.
+    fn deliver(&mut self, now: Timestamp) {
+        let mut batch = self.take_batch();
+        while let Err(full) = self.handover.try_deliver(batch, now.wall) {
+            batch = full;
+            // Whoever takes the records may be waiting for an answer first.
+            self.answer(now);
+            std::thread::sleep(FULL_PAUSE);
+        }
+    }
+
+    /// Answers whoever asks while the gateway ends.
+    fn answer(&mut self, now: Timestamp) {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                // There is nothing left to configure.
+                Command::Reconfigure(_, done) => {
+                    let _ = done.send(());
+                }
+                Command::Snapshot(reply) => {
+                    let _ = reply.send(self.state.snapshot(now, self.handover.stats()));
+                }
+                Command::Stop => {}
+            }
+        }
     }
 }
 
@@ -302,15 +350,5 @@ impl Clock {
             mono: self.start.elapsed().as_nanos() as u64,
             wall: wall.as_nanos() as u64,
         }
-    }
-}
-
-fn nanoseconds(count: u64) -> Timespec {
-    const SECOND: u64 = 1_000_000_000;
-    // Ten seconds are as good as for ever, and fit every field.
-    let count = count.min(10 * SECOND);
-    Timespec {
-        tv_sec: (count / SECOND) as i64,
-        tv_nsec: (count % SECOND) as i64,
     }
 }

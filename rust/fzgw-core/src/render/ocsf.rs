@@ -270,6 +270,9 @@ fn shown_port(flow: &FlowRecord, port: u16) -> Option<u16> {
 
 fn connection_info(json: &mut Json<'_>, flow: &FlowRecord, gateway: &GatewayInfo) {
     json.text_of(key!("uid"), |text| flow_uid(text, flow, gateway));
+    if let Some(community_id) = flow.community_id() {
+        json.text(key!("community_uid"), &community_id);
+    }
     json.constant(match flow.direction {
         Direction::Inbound => r#""direction_id":1,"direction":"Inbound","#,
         Direction::Outbound => r#""direction_id":2,"direction":"Outbound","#,
@@ -396,7 +399,10 @@ fn gap_event(json: &mut Json<'_>, gap: &Gap, written: &Written<'_>) {
     base_event(json, "Gap", gap.until);
     json.number(key!("start_time"), milliseconds(gap.from));
     json.number(key!("end_time"), milliseconds(gap.until));
-    json.number(key!("duration"), milliseconds(gap.until) - milliseconds(gap.from));
+    json.number(
+        key!("duration"),
+        milliseconds(gap.until).saturating_sub(milliseconds(gap.from)),
+    );
     json.number(key!("count"), gap.records);
     json.text_of(key!("message"), |text| {
         text.number(gap.records);
@@ -673,7 +679,8 @@ mod tests {
                 "owner":{"name":"someone@example.com","groups":[{"name":"engineering"},{"name":"staff"}]}},
                 "dst_endpoint":{"ip":"10.1.2.3","port":443,"domain":"wiki.example.com"},
                 "is_src_dst_assignment_known":true,
-                "connection_info":{"uid":"00c0ffee12345678-2a","direction_id":2,"direction":"Outbound",
+                "connection_info":{"uid":"00c0ffee12345678-2a","community_uid":"1:rAUtp6NuGf26YLDWwCE2Do5hEz4=",
+                "direction_id":2,"direction":"Outbound",
                 "protocol_num":6,"protocol_name":"tcp","protocol_ver_id":4,"tcp_flags":27},
                 "traffic":{"bytes":156,"bytes_out":104,"bytes_in":52,"packets":3,"packets_out":2,"packets_in":1},
                 "cumulative_traffic":{"bytes":10500,"bytes_out":1500,"bytes_in":9000,
@@ -707,7 +714,8 @@ mod tests {
                 "src_endpoint":{"ip":"2001:db8::53","port":53},
                 "dst_endpoint":{"ip":"fd00:64::8","port":40001,"name":"printer","uid":"cHJpbnRlcg=="},
                 "is_src_dst_assignment_known":true,
-                "connection_info":{"uid":"00c0ffee12345678-2a","direction_id":1,"direction":"Inbound",
+                "connection_info":{"uid":"00c0ffee12345678-2a","community_uid":"1:pT0E9XqPwPT89XaPNZ4iMTLgjdg=",
+                "direction_id":1,"direction":"Inbound",
                 "protocol_num":17,"protocol_name":"udp","protocol_ver_id":6},
                 "traffic":{"bytes":156,"bytes_out":104,"bytes_in":52,"packets":3,"packets_out":2,"packets_in":1},
                 "cumulative_traffic":{"bytes":10500,"bytes_out":1500,"bytes_in":9000,
