@@ -56,15 +56,20 @@ def gateway(config: Config) -> Iterator[_core.Gateway]:
         continue
 
 
-@pytest.fixture
-def client(gateway: _core.Gateway, config: Config) -> Iterator[Client]:
-    """A client that is connected when it first sends."""
-    with Client(
+def laptop(gateway: _core.Gateway, config: Config) -> Client:
+    """The client that the configuration knows; it connects when it first sends."""
+    return Client(
         gateway_key=config.gateway.public_key,
         endpoint=f"127.0.0.1:{gateway.port}",
         addresses=["100.64.0.2/32"],
         private_key=CLIENT_KEY,
-    ) as client:
+    )
+
+
+@pytest.fixture
+def client(gateway: _core.Gateway, config: Config) -> Iterator[Client]:
+    """The same, running."""
+    with laptop(gateway, config) as client:
         yield client
 
 
@@ -187,12 +192,7 @@ def test_a_reload_changes_rules_and_keeps_the_flow(gateway: _core.Gateway, clien
 def test_flow_logs_off_makes_no_records(config: Config) -> None:
     """Scenario 22: traffic passes, and nothing is recorded or announced."""
     gateway = _core.Gateway.start(config, flow_logs=False, memory=True)
-    with Client(
-        gateway_key=config.gateway.public_key,
-        endpoint=f"127.0.0.1:{gateway.port}",
-        addresses=["100.64.0.2/32"],
-        private_key=CLIENT_KEY,
-    ) as client:
+    with laptop(gateway, config) as client:
         exchange(gateway, client)
     gateway.stop()
     assert drain(gateway) == []

@@ -164,7 +164,7 @@ impl GatewayState {
         let checked = check_to_peer(&mut scope, &self.peers, &self.policy, &packet);
         let bytes = checked.bytes(&packet);
         self.stats.side(side).received.add(bytes);
-        let (info, place, standing) = match checked.result {
+        let (info, place) = match checked.result {
             Ok(passed) => passed,
             Err(reason) => {
                 std::mem::drop(scope);
@@ -179,20 +179,14 @@ impl GatewayState {
             &mut self.control,
         ) {
             Ok(datagram) => {
-                let path_id = self.peers.get(place).and_then(|peer| peer.path_id);
-                let path_id = scope.path_id(path_id, datagram.path);
-                record_path(path_id);
-                std::mem::drop(scope);
-                if let Some(peer) = self.peers.get_mut(place) {
-                    peer.path_id = Some(path_id);
-                }
+                depart(scope, &mut self.peers, place, datagram.path);
                 self.sent(side, info, datagram);
             }
             Err(packet) => {
                 // Its path is not known yet: the scope forgets it, and it is counted when it leaves (R21).
                 std::mem::drop(scope);
                 self.stats.side(side).waiting.add(bytes);
-                if let Some(loser) = self.peers.wait(place, packet, info, standing, now) {
+                if let Some(loser) = self.peers.wait(place, packet, info, now) {
                     self.give_up(&loser);
                 }
             }
@@ -343,7 +337,7 @@ impl GatewayState {
             let mut scope = PacketScope::begin(&mut self.flows, side, now);
             let checked = check_to_peer(&mut scope, &self.peers, &self.policy, &waiting.packet);
             let info = match checked.result {
-                Ok((info, at, _)) if at == place => info,
+                Ok((info, at)) if at == place => info,
                 Ok(_) => {
                     std::mem::drop(scope);
                     self.give_up(&waiting);
@@ -367,13 +361,7 @@ impl GatewayState {
                     break;
                 }
             };
-            let known = self.peers.get(place).and_then(|peer| peer.path_id);
-            let path_id = scope.path_id(known, datagram.path);
-            record_path(path_id);
-            std::mem::drop(scope);
-            if let Some(peer) = self.peers.get_mut(place) {
-                peer.path_id = Some(path_id);
-            }
+            depart(scope, &mut self.peers, place, datagram.path);
             self.stats.side(side).waiting.take(info.len.into());
             self.sent(side, info, datagram);
         }
@@ -503,6 +491,14 @@ impl GatewayState {
     }
 }
 
+/// Ends the scope of a packet that travels this path: it is counted with the path, which is registered at its first.
+fn depart(mut scope: PacketScope<'_>, peers: &mut PeerTable, place: Place, path: OuterPath) {
+    let Some(peer) = peers.get_mut(place) else { return };
+    let path_id = scope.path_id(peer.path_id, path);
+    peer.path_id = Some(path_id);
+    record_path(path_id);
+}
+
 /// The size of the packet before, where it goes the same way: see [`PeerTable::seal`].
 fn fill(output: &Output, peers: &PeerTable, place: Place) -> usize {
     let path = peers.get(place).and_then(|peer| peer.path);
@@ -525,7 +521,7 @@ fn purpose(config: &GatewayConfig) -> Purpose {
 struct Checked {
     info: Option<PacketInfo>,
     place: Option<Place>,
-    result: Result<(PacketInfo, Place, Standing), Drop>,
+    result: Result<(PacketInfo, Place), Drop>,
 }
 
 impl Checked {
@@ -551,7 +547,7 @@ fn check_from_peer(
         record_packet(&info);
         let standing = scope.standing(peer.id, Side::FromPeer, &info);
         let standing = standing.unwrap_or_else(|| policy.judge(peer.id, Side::FromPeer, &info));
-        decide(standing).map(|()| (info, place, standing))
+        decide(standing).map(|()| (info, place))
     });
     Checked {
         info,
@@ -573,7 +569,7 @@ fn check_to_peer(scope: &mut PacketScope<'_>, peers: &PeerTable, policy: &Policy
             .standing(peer.id, Side::ToPeer, &info)
             .or_else(|| standing_at_other_peer(scope, peers, policy, place, &info))
             .unwrap_or_else(|| policy.judge(peer.id, Side::ToPeer, &info));
-        decide(standing).map(|()| (info, place, standing))
+        decide(standing).map(|()| (info, place))
     });
     Checked { info, place, result }
 }

@@ -2,7 +2,7 @@
 //!
 //! The protocol is gotatun's `Tunn`, and this is the only file that says so. It keeps its own clock for its timers;
 //! all else goes by the `now` of the caller. Its queue of packets without a session holds no packet of anybody's (only
-//! keepalives of its own that had none): ours is bounded, counted, and keeps each packet's facts ([`Waiting`]).
+//! keepalives of its own that had none): ours is bounded, counted, and knows each packet ([`Waiting`]).
 
 mod gate;
 
@@ -24,7 +24,7 @@ use prefix_trie::PrefixMap;
 
 use self::gate::{Gate, Load};
 use crate::config::{GatewayConfig, PeerConfig};
-use crate::flow::record::{OuterPath, PeerId, PeerInfo, Standing};
+use crate::flow::record::{OuterPath, PeerId, PeerInfo};
 use crate::flow::{PathId, Timestamp};
 use crate::packet::PacketInfo;
 use crate::stats::{DatagramDrop, PeerStats};
@@ -72,14 +72,12 @@ pub struct Datagram {
     pub bytes: BytesMut,
 }
 
-/// A packet that waits for its peer's session, with all that is known of it (R21).
+/// A packet that waits for its peer's session (R21). Rules judge it again when it leaves.
 pub struct Waiting {
     /// The packet, without padding.
     pub packet: BytesMut,
     /// What it is.
     pub info: PacketInfo,
-    /// What policy said of it.
-    pub standing: Standing,
     since: u64,
 }
 
@@ -381,21 +379,13 @@ impl PeerTable {
     }
 
     /// Lets a packet wait for its peer's session. Returns one that had to make way: the oldest of the peer's.
-    pub fn wait(
-        &mut self,
-        place: Place,
-        packet: BytesMut,
-        info: PacketInfo,
-        standing: Standing,
-        now: Timestamp,
-    ) -> Option<Waiting> {
+    pub fn wait(&mut self, place: Place, packet: BytesMut, info: PacketInfo, now: Timestamp) -> Option<Waiting> {
         let full = self.waiting_total >= MAX_WAITING_TOTAL;
         // A copy of its own: the buffer that it came in is a small part of a large one.
         let packet = BytesMut::from(&packet[..]);
         let waiting = Waiting {
             packet,
             info,
-            standing,
             since: now.mono,
         };
         let Some(peer) = self.get_mut(place) else {

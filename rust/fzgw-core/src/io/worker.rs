@@ -22,7 +22,7 @@ use crate::peers::MAX_FILL;
 use crate::stats::Snapshot;
 
 /// Packets read from the device in one turn: one full send of segments.
-pub(super) const TURN_PACKETS: usize = 64;
+const TURN_PACKETS: usize = 64;
 /// The longest packet that a device gives.
 const PACKET_ROOM: usize = 65_536 + MAX_FILL;
 /// Memory that packets are read into; it outlives the turn only in part of a turn's packets.
