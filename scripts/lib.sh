@@ -59,7 +59,10 @@ dnsmasq     dnsmasq-base      dnsmasq          dnsmasq
 tcpdump     tcpdump           tcpdump          tcpdump
 ethtool     ethtool           ethtool          ethtool
 shellcheck  shellcheck        ShellCheck       shellcheck
-shfmt       shfmt             shfmt            shfmt"
+shfmt       shfmt             shfmt            shfmt
+softflowd   softflowd         softflowd        softflowd
+nfpcapd     nfdump            nfdump           nfdump
+argus       argus-server      argus            argus"
     local family column install command wanted=() missing=() howto=()
     if command -v apt-get >/dev/null; then
         family=debian column=2 install="apt-get install --yes --no-install-recommends"

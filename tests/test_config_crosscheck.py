@@ -88,16 +88,6 @@ def test_a_peers_share_of_flows_is_not_more_than_all(tmp_path: Path) -> None:
     assert error == "gateway.toml:8: flow_logs.max_flows_per_peer: is more than max_flows (10)"
 
 
-def test_a_setting_without_effect_is_said(tmp_path: Path) -> None:
-    """Nobody waits for records that this version does not make."""
-    warnings = load(write_config(tmp_path, GATEWAY + "[flow_logs]\nopen_after = 0\nupdate_every = '2m'\n")).warnings
-    assert [(warning.level, warning.key) for warning in warnings] == [
-        ("warning", "flow_logs.open_after"),
-        ("warning", "flow_logs.update_every"),
-    ]
-    assert "no effect" in warnings[0].message
-
-
 def test_what_gets_a_route_is_said(tmp_path: Path) -> None:
     """Allowed IPs outside the gateway's networks get a route, 0.0.0.0/0 none; IPv6 needs a gateway that has it."""
     text = GATEWAY.replace(', "fd00:64::1/64"', "") + peer_table(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from config_files import GATEWAY, errors_of, peer_table, write_config
-from fzgw.config import load
+from fzgw.config import ConfigErrors, load, load_flow_logs
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,38 @@ def test_a_value_cannot_bring_further_keys(tmp_path: Path) -> None:
     assert errors_of(write_config(tmp_path), ("gateway.mtu=1400\nx = 1",)) == [
         r'--set gateway.mtu=1400\nx = 1: gateway.mtu: should be a whole number, not "1400\nx = 1"'
     ]
+
+
+class TestFlowLogsAlone:
+    """Overrides where no configuration is read: captures have limits too."""
+
+    def test_keys_of_flow_logs_can_be_set(self) -> None:
+        """What is not set has its default; a second override of a table adds to the first."""
+        flow_logs = load_flow_logs(["flow_logs.idle.tcp=300s", "flow_logs.idle.udp=5", "flow_logs.open_after=0"])
+        assert (flow_logs.idle.tcp, flow_logs.idle.udp, flow_logs.idle.icmp) == (300.0, 5.0, 30.0)
+        assert (flow_logs.open_after, flow_logs.update_every) == (0.0, 60.0)
+
+    def test_they_go_on_top_of_a_configurations_own(self, tmp_path: Path) -> None:
+        """Tables are joined key by key."""
+        text = GATEWAY + "[flow_logs]\nmax_flows = 7\n[flow_logs.idle]\nudp = 3\n"
+        base = load(write_config(tmp_path, text)).flow_logs
+        flow_logs = load_flow_logs(["flow_logs.idle.tcp=300s"], base)
+        assert (flow_logs.max_flows, flow_logs.idle.udp, flow_logs.idle.tcp) == (7, 3.0, 300.0)
+
+    @pytest.mark.parametrize(
+        ("override", "message"),
+        [
+            ("flow_log.idle.tcp=1", 'flow_log.idle.tcp: is not known; did you mean "flow_logs"?'),
+            ("flow_logs.idle.tpc=1", 'flow_logs.idle.tpc: is not known; did you mean "tcp"?'),
+            ("nat.mode=none", "nat.mode: needs a configuration: without one there are the keys of flow_logs alone"),
+            ("zzz=1", "zzz: is not known"),
+            ("flow_logs.idle=5", "flow_logs.idle: should be one table, [flow_logs.idle], not a number"),
+            ("flow_logs.max_flows_per_peer=2000000", "flow_logs.max_flows_per_peer: is more than max_flows (1000000)"),
+            ("nonsense", "should be a key and a value, such as flow_logs.idle.tcp=300s"),
+        ],
+    )
+    def test_what_cannot_be_set_names_the_override(self, override: str, message: str) -> None:
+        """One line that begins with the override, and the nearest key where there is one."""
+        with pytest.raises(ConfigErrors) as caught:
+            load_flow_logs([override])
+        assert str(caught.value) == f"--set {override}: {message}"

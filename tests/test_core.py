@@ -114,7 +114,8 @@ def test_a_flow_crosses_the_edge_whole(gateway: _core.Gateway, client: Client) -
     assert (flow.payload_out, flow.payload_in) == (5, 6)
     assert (flow.delta.packets_out, flow.delta.bytes_in) == (1, 34)
     assert (flow.direction, flow.verdict, flow.end_reason) == ("outbound", "allow", "shutdown")
-    assert (flow.initiator_known, flow.icmp, flow.tcp_flags, flow.rule, flow.domain) == (True, None, None, None, None)
+    assert (flow.initiator_known, flow.icmp, flow.tcp, flow.rule, flow.domain) == (True, None, None, None, None)
+    assert (flow.conn_state, flow.icmp_errors) == ("SF", ())
     assert before <= flow.start <= flow.end <= time.time()
     assert flow.end_ns - flow.start_ns == round(flow.duration * 1e9)
     (path,) = flow.paths
@@ -123,7 +124,8 @@ def test_a_flow_crosses_the_edge_whole(gateway: _core.Gateway, client: Client) -
 
 
 def test_a_batch_is_a_sequence(gateway: _core.Gateway, client: Client) -> None:
-    """Indexes count from both ends, a bad one is an IndexError; `max` bounds a batch, and nothing is lost by it."""
+    """Indexes count from both ends, a bad one is an IndexError; it can be gone through again; `max` bounds a batch, and
+    nothing is lost by it."""
     for port in range(4000, 4010):
         exchange(gateway, client, port)
     gateway.stop()
@@ -133,6 +135,8 @@ def test_a_batch_is_a_sequence(gateway: _core.Gateway, client: Client) -> None:
     assert len(batch) == 4
     ports = [flow.src_port for flow in batch if isinstance(flow, _core.Flow)]
     assert ports[-1] == batch[-1].src_port  # type: ignore[union-attr]
+    assert [flow.src_port for flow in batch if isinstance(flow, _core.Flow)] == ports
+    assert batch.flow_records == 4
     with pytest.raises(IndexError):
         batch[4]
     with pytest.raises(IndexError):
@@ -187,6 +191,8 @@ def test_a_reload_changes_rules_and_keeps_the_flow(gateway: _core.Gateway, clien
     flows = {flow.verdict: flow for flow in drain(gateway) if isinstance(flow, _core.Flow)}
     assert flows["allow"].packets_out == 2
     assert (flows["deny"].attempts, flows["deny"].rule) == (1, "default-deny")
+    delta = flows["deny"].delta
+    assert (delta.attempts, delta.attempted_bytes, delta.packets_out) == (1, 33, 0)
 
 
 def test_flow_logs_off_makes_no_records(config: Config) -> None:
@@ -213,9 +219,13 @@ def test_a_port_in_use_is_one_clear_error(gateway: _core.Gateway, tmp_path: Path
 
 
 def test_what_makes_no_sense_is_refused(gateway: _core.Gateway) -> None:
-    """A negative timeout is a ValueError; keys have 32 bytes."""
+    """A negative timeout and an unknown format are ValueErrors; keys have 32 bytes."""
     with pytest.raises(ValueError, match="timeout"):
         gateway.recv(timeout=-1)
+    batch = gateway.recv(timeout=0)
+    assert batch is not None
+    with pytest.raises(ValueError, match='"xml" is no format of records'):
+        batch.render("xml", 1)
     with pytest.raises(ValueError, match="32"):
         _core.public_key(b"short")
 

@@ -87,8 +87,18 @@ def stats() -> dict[str, Any]:
         },
         "bytes": {"from_peer": {"forwarded": 1200}, "to_peer": {"forwarded": 300}},
         "flows": {
-            "from_peer": {"live": [0, 0], "icmp_errors": [0, 0], "untracked": {"stray": [0, 0]}},
-            "to_peer": {"live": [0, 0], "icmp_errors": [0, 0], "untracked": {"stray": [0, 0]}},
+            "from_peer": {
+                "live": [0, 0],
+                "icmp_errors": [0, 0],
+                "pending_fragments": [0, 0],
+                "untracked": {"stray": [0, 0]},
+            },
+            "to_peer": {
+                "live": [0, 0],
+                "icmp_errors": [0, 0],
+                "pending_fragments": [0, 0],
+                "untracked": {"stray": [0, 0]},
+            },
         },
         "records": {"made": 2, "handed": 2, "lost": 0},
         "sinks": {"stdout": {"rendered": 2, "delivered": 2, "waiting": 0, "refused": 0}},

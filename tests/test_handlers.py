@@ -77,13 +77,15 @@ class TestDefinition:
         with pytest.raises(TypeError, match=r"Night\.on_opne is not a hook .*did you mean on_open\?"):
             type("Night", (FlowHandler,), {"on_opne": lambda self, flow: None})
 
-    @pytest.mark.parametrize("name", ["on_update", "on_batch", "on_packet"])
+    @pytest.mark.parametrize("name", ["on_batch", "on_packet"])
     def test_a_hook_that_does_not_exist_names_those_that_do(self, name: str) -> None:
         """What no hook resembles is refused with the hooks there are, and without a guess."""
-        with pytest.raises(TypeError, match=rf"X\.{name} is not a hook .*: the hooks are on_open and on_close$"):
+        with pytest.raises(
+            TypeError, match=rf"X\.{name} is not a hook .*: the hooks are on_open, on_update and on_close$"
+        ):
             type("X", (FlowHandler,), {name: lambda self, flow: None})
 
-    @pytest.mark.parametrize("name", ["onclose", "onOpen", "on_Close"])
+    @pytest.mark.parametrize("name", ["onclose", "onOpen", "on_Close", "onUpdate", "ON_UPDATE"])
     def test_other_spellings_of_a_hook_are_refused(self, name: str) -> None:
         """A hook in another spelling would never be called, and is an error too."""
         with pytest.raises(TypeError, match="is not a hook"):
@@ -238,7 +240,7 @@ class TestLoading:
                 "handlers.py:Plain",
                 r"Plain is a Plain, neither .* \(a class of hooks is a subclass of fzgw.FlowHandler\)",
             ),
-            ("handlers.py:Empty", "Empty defines no hook: the hooks are on_open and on_close"),
+            ("handlers.py:Empty", "Empty defines no hook: the hooks are on_open, on_update and on_close"),
             ("handlers.py:two", r"two\(flow, more\) cannot be called as \(flow\)"),
             ("handlers.py:later", "later is async"),
             ("handlers.py:Needy", r"cannot make Needy\(\): .*handlers\.py: TypeError: .*missing 1 required"),
@@ -308,19 +310,29 @@ class TestRunning:
     """A batch is shown to every handler, and no failure costs a record."""
 
     def test_each_sees_what_it_defines(self) -> None:
-        """Open events go to on_open, close records to on_close and functions; updates, gaps and notes to none."""
+        """R18, R19: open events go to on_open, update records to on_update, close records to on_close and functions;
+        open records, gaps and notes to none."""
         seen: list[tuple[str, str]] = []
 
         class Opens(FlowHandler):
             def on_open(self, flow: Any) -> None:
                 seen.append(("open", flow.uid))
 
+        class Updates(FlowHandler):
+            def on_update(self, flow: Any) -> None:
+                seen.append(("update", flow.uid))
+
         class Closes(FlowHandler):
             def on_close(self, flow: Any) -> None:
                 seen.append(("close", flow.uid))
 
         handlers = HandlerSet(
-            [as_handler(Opens(), "Opens"), as_handler(Closes(), "Closes"), as_handler(_saw(seen), "plain")]
+            [
+                as_handler(Opens(), "Opens"),
+                as_handler(Updates(), "Updates"),
+                as_handler(Closes(), "Closes"),
+                as_handler(_saw(seen), "plain"),
+            ]
         )
         errors = handlers.run(
             Batch(
@@ -328,7 +340,7 @@ class TestRunning:
                 opened=[Record("d", "open")],
             )
         )
-        assert seen == [("open", "d"), ("close", "c"), ("plain", "c")]
+        assert seen == [("open", "d"), ("update", "b"), ("close", "c"), ("plain", "c")]
         assert errors == {}
 
     def test_wants_open_says_whether_anybody_listens(self) -> None:
@@ -361,6 +373,32 @@ class TestRunning:
             errors = handlers.run(Batch([Record("a"), Gap(), Record("b"), Record("c")]))
         assert errors == {2: "Night.on_close: ValueError: too late; broken: KeyError"}
         assert [uid for _, uid in seen] == ["a", "b", "c"]
+
+    def test_wants_update_says_whether_anybody_listens(self) -> None:
+        """A replay whose format has no line for updates makes them only for handlers that define on_update."""
+
+        class Updates(FlowHandler):
+            def on_update(self, flow: Any) -> None: ...
+
+        assert not HandlerSet().wants_update
+        assert not HandlerSet([as_handler(print, "plain")]).wants_update
+        assert HandlerSet([as_handler(print, "plain"), as_handler(Updates(), "Updates")]).wants_update
+
+    def test_an_error_of_on_update_is_on_the_update_record(self) -> None:
+        """Each record carries the error of its own hook."""
+
+        class Night(FlowHandler):
+            def on_update(self, flow: Any) -> None:
+                raise ValueError(flow.uid)
+
+            def on_close(self, flow: Any) -> None:
+                raise KeyError(flow.uid)
+
+        with capture_logs():
+            errors = HandlerSet([as_handler(Night(), "Night")]).run(
+                Batch([Record("a", "open"), Record("b", "update"), Record("c", "close")])
+            )
+        assert errors == {1: "Night.on_update: ValueError: b", 2: "Night.on_close: KeyError: 'c'"}
 
     @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
     def test_a_handler_cannot_end_the_gateway(self, error: BaseException) -> None:
@@ -488,8 +526,8 @@ class TestSuspension:
             assert len(handlers.run(Batch([Record()] * 19))) == 18
         assert handlers.stats()[0]["suspended"] is False
 
-    def test_a_suspension_is_of_one_handler_with_both_its_hooks(self) -> None:
-        """Errors of on_open and on_close count together, and suspend both; other handlers are called as before."""
+    def test_a_suspension_is_of_one_handler_with_all_its_hooks(self) -> None:
+        """Errors of all hooks count together, and suspend all; other handlers are called as before."""
         seen: list[tuple[str, str]] = []
 
         class Fails(FlowHandler):

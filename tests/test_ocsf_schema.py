@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fzgw._core import Gateway, generate_private_key, public_key
+from fzgw._core import Batch, Flow, Gateway, generate_private_key, public_key
 from fzgw.config import load_text
 from ocsf import schema_folder, validate
 
@@ -66,6 +66,9 @@ def tunnel(tmp_path: Path) -> Iterator[Tunnel]:
         gateway_key,
         f"""
         addresses = ["100.64.0.1/16", "fd00:64::1/64"]
+        [flow_logs]
+        open_after = "0s"
+        update_every = "50ms"
         [[peers]]
         name = "laptop-7"
         user = "someone@example.com"
@@ -111,14 +114,12 @@ def tunnel(tmp_path: Path) -> Iterator[Tunnel]:
 
 
 def test_every_rendered_line_is_valid(tunnel: Tunnel) -> None:
-    """L4: Closed, reset, refused, failed, denied and inbound flows over IPv4 and IPv6, some with a handler's error, are
-    valid OCSF lines, one for each record, whose sequence has no hole."""
-    _traffic(tunnel)
-    tunnel.gateway.stop()
-
+    """L4, R18, R19: Open, update and close records of closed, reset, refused, failed, denied and inbound flows over
+    IPv4 and IPv6, some with a handler's error or ICMP errors, are valid OCSF lines, one for each record, whose sequence
+    has no hole."""
     records: list[dict[str, Any]] = []
     count = 0
-    while (batch := tunnel.gateway.recv(100, 5.0)) is not None:
+    for batch in _batches(tunnel):
         errors = {0: HANDLER_ERROR} if len(batch) else None
         lines = batch.ocsf(1 + count, errors).splitlines(keepends=True)
         assert len(lines) == len(batch)
@@ -131,17 +132,16 @@ def test_every_rendered_line_is_valid(tunnel: Tunnel) -> None:
     assert [record["metadata"]["sequence"] for record in records] == list(range(1, count + 1))
     assert len({record["metadata"]["uid"] for record in records}) == count
     flows = [record for record in records if record["class_uid"] == 4001]
-    assert {flow["activity_name"] for flow in flows} == {"Close", "Reset", "Refuse", "Fail"}
+    assert {flow["activity_name"] for flow in flows} == {"Open", "Traffic", "Close", "Reset", "Refuse", "Fail"}
     assert {flow["connection_info"].get("protocol_name") for flow in flows} >= {"tcp", "udp", "icmp"}
     assert {flow["connection_info"].get("protocol_ver_id") for flow in flows} >= {4, 6}
 
 
 def test_lines_say_what_happened(tunnel: Tunnel) -> None:
-    """R20, R23: A line's counts, ends, names and denied attempts are those of the traffic that was sent."""
-    _traffic(tunnel)
-    tunnel.gateway.stop()
+    """R10, R13, R19, R20, R23: A line's counts, ends, names, TCP facts, ICMP errors and denied attempts are those of
+    the traffic that was sent, and the deltas of a flow add up."""
     records: list[dict[str, Any]] = []
-    while (batch := tunnel.gateway.recv(1000, 5.0)) is not None:
+    for batch in _batches(tunnel):
         records += [validate(line) for line in batch.ocsf(1 + len(records)).splitlines()]
     closed = [record for record in records if record["unmapped"].get("activity") == "close"]
 
@@ -155,6 +155,15 @@ def test_lines_say_what_happened(tunnel: Tunnel) -> None:
     assert fin["cumulative_traffic"]["packets_in"] == 2
     assert fin["cumulative_traffic"]["bytes_out"] == 4 * 40 + 4
     assert fin["unmapped"]["payload_out"] == 4
+    assert fin["status_detail"] == "SF"
+    assert fin["connection_info"]["flag_history"] == "ShAFf"
+    assert fin["unmapped"]["retransmits_out"] == fin["unmapped"]["retransmits_in"] == 0
+    assert 0 <= fin["unmapped"]["syn_to_syn_ack_ns"] <= fin["unmapped"]["duration_ns"]
+
+    [failed] = [record for record in closed if record["activity_name"] == "Fail"]
+    assert failed["status_detail"] == "S0"
+    assert failed["unmapped"]["icmp_errors"] == [{"type": 3, "code": 1, "packets": 1, "bytes": 56}]
+    assert failed["cumulative_traffic"]["packets_in"] == 0
 
     [inbound] = [record for record in closed if record["unmapped"]["direction"] == "inbound"]
     assert inbound["src_endpoint"] == {"ip": OUTSIDE6, "port": 53}
@@ -166,13 +175,37 @@ def test_lines_say_what_happened(tunnel: Tunnel) -> None:
     assert sum("port" in record.get("dst_endpoint", {}) for record in denied) == 256
     assert sum("dst_endpoint" not in record for record in denied) == 1
 
-    deltas: dict[str, int] = {}
+    last = {record["connection_info"]["uid"]: record for record in closed}
+    deltas: dict[str, list[int]] = {uid: [0, 0] for uid in last}
+    numbers: dict[str, list[int]] = {uid: [] for uid in last}
     for record in records:
         if record["class_uid"] == 4001:
-            uid = record["connection_info"]["uid"]
-            deltas[uid] = deltas.get(uid, 0) + record["traffic"]["bytes"]
-    for record in closed:
-        assert deltas[record["connection_info"]["uid"]] == record["cumulative_traffic"]["bytes"]
+            uid, unmapped = record["connection_info"]["uid"], record["unmapped"]
+            numbers[uid].append(unmapped["number"])
+            deltas[uid][0] += record["traffic"]["bytes"]
+            deltas[uid][1] += unmapped.get("attempted_bytes_delta", 0)
+    for uid, record in last.items():
+        assert numbers[uid] == list(range(1, len(numbers[uid]) + 1))
+        assert deltas[uid] == [record["cumulative_traffic"]["bytes"], record["unmapped"].get("attempted_bytes", 0)]
+
+
+def _batches(tunnel: Tunnel) -> Iterator[Batch]:
+    """All that the gateway tells of a little of everything, its end included; and of an echo flow that goes on until an
+    update of it is told."""
+    _traffic(tunnel)
+    told = False
+    for sequence in range(3, 10_000):
+        tunnel.up(_echo(sequence, struct.pack("!I", sequence)))
+        batch = tunnel.gateway.recv(1000, 0.01)
+        assert batch is not None, "the gateway has ended"
+        yield batch
+        told = told or any(isinstance(record, Flow) and record.activity == "update" for record in batch)
+        if told:
+            break
+    assert told, "no update"
+    tunnel.gateway.stop()
+    while (batch := tunnel.gateway.recv(100, 5.0)) is not None:
+        yield batch
 
 
 def _traffic(tunnel: Tunnel) -> None:
@@ -181,9 +214,9 @@ def _traffic(tunnel: Tunnel) -> None:
     tunnel.up(_tcp(LAPTOP, 40001, WIKI, 443, SYN))
     tunnel.down(_tcp(WIKI, 443, LAPTOP, 40001, SYN | ACK))
     tunnel.up(_tcp(LAPTOP, 40001, WIKI, 443, ACK))
-    tunnel.up(_tcp(LAPTOP, 40001, WIKI, 443, ACK | FIN, b"data"))
-    tunnel.down(_tcp(WIKI, 443, LAPTOP, 40001, ACK | FIN))
-    tunnel.up(_tcp(LAPTOP, 40001, WIKI, 443, ACK))
+    tunnel.up(_tcp(LAPTOP, 40001, WIKI, 443, ACK | FIN, b"data", sequence=2))
+    tunnel.down(_tcp(WIKI, 443, LAPTOP, 40001, ACK | FIN, sequence=2))
+    tunnel.up(_tcp(LAPTOP, 40001, WIKI, 443, ACK, sequence=7))
     # Reset when it was open, then one that is refused, then one without an answer.
     tunnel.up(_tcp(LAPTOP, 40002, WIKI, 443, SYN))
     tunnel.down(_tcp(WIKI, 443, LAPTOP, 40002, SYN | ACK))
@@ -191,15 +224,18 @@ def _traffic(tunnel: Tunnel) -> None:
     tunnel.up(_tcp(LAPTOP, 40003, WIKI, 443, SYN))
     tunnel.down(_tcp(WIKI, 443, LAPTOP, 40003, RST | ACK))
     tunnel.up(_tcp(LAPTOP, 40004, WIKI, 443, SYN))
+    # A router has no way to the host.
+    quoted = _tcp(LAPTOP, 40004, WIKI, 443, SYN)[:28]
+    tunnel.down(_ip("192.0.2.1", LAPTOP, ICMP, _summed(struct.pack("!BBHI", 3, 1, 0, 0) + quoted)))
     # Inbound over IPv6, and an echo.
     tunnel.down(_ip(OUTSIDE6, LAPTOP6, UDP, struct.pack("!HHHH", 53, 9000, 13, 0xFFFF) + b"hello"))
     tunnel.up(_ip(LAPTOP6, OUTSIDE6, UDP, struct.pack("!HHHH", 9000, 53, 14, 0xFFFF) + b"answer"))
-    tunnel.up(_ip(LAPTOP, WIKI, ICMP, _summed(struct.pack("!BBHHH", 8, 0, 0, 777, 1) + b"ping")))
+    tunnel.up(_echo(1, b"ping"))
     # Denied, in many keys.
     for host in range(DENIED_HOSTS):
         tunnel.client.memory_send(_tcp(LAPTOP, 50000, f"192.0.{2 + host // 250}.{host % 250}", 22, SYN))
     # What is behind them in the queue has to come out last.
-    tunnel.up(_ip(LAPTOP, WIKI, ICMP, _summed(struct.pack("!BBHHH", 8, 0, 0, 777, 2) + b"last")))
+    tunnel.up(_echo(2, b"last"))
 
 
 def _start(folder: Path, private_key: bytes, tables: str, *, flow_logs: bool) -> Gateway:
@@ -219,8 +255,14 @@ def _start(folder: Path, private_key: bytes, tables: str, *, flow_logs: bool) ->
     return Gateway.start(load_text(text, folder / "gateway.toml"), flow_logs=flow_logs, memory=True)
 
 
-def _tcp(source: str, source_port: int, destination: str, port: int, flags: int, data: bytes = b"") -> bytes:
-    header = struct.pack("!HHIIBBHHH", source_port, port, 1, 1, 5 << 4, flags, 65535, 0, 0)
+def _echo(sequence: int, data: bytes) -> bytes:
+    return _ip(LAPTOP, WIKI, ICMP, _summed(struct.pack("!BBHHH", 8, 0, 0, 777, sequence) + data))
+
+
+def _tcp(
+    source: str, source_port: int, destination: str, port: int, flags: int, data: bytes = b"", *, sequence: int = 1
+) -> bytes:
+    header = struct.pack("!HHIIBBHHH", source_port, port, sequence, 1, 5 << 4, flags, 65535, 0, 0)
     return _ip(source, destination, TCP, header + data)
 
 

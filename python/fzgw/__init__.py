@@ -2,6 +2,7 @@
 
 What a handler file needs is here: `fzgw.FlowHandler`, and `fzgw.Flow` for annotations. The same names serve programs
 that run a gateway of their own: `fzgw.load_config`, then `fzgw.Gateway.start(config, flow_logs=True)` and `recv`.
+`fzgw.read` gives the flows of a capture.
 
 Everything is imported when it is first used, so that `import fzgw` costs next to nothing.
 """
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
     from fzgw.config import Config, ConfigErrors
     from fzgw.config import load as load_config
     from fzgw.handlers import FlowHandler, HandlerError
+    from fzgw.reading import CaptureError, read
 
 __all__ = [
     "Batch",
+    "CaptureError",
     "Config",
     "ConfigErrors",
     "Flow",
@@ -31,6 +34,7 @@ __all__ = [
     "StartError",
     "__version__",
     "load_config",
+    "read",
 ]
 
 __version__: str
@@ -38,6 +42,7 @@ __version__: str
 
 _HOMES = {
     "Batch": ("fzgw._core", "Batch"),
+    "CaptureError": ("fzgw.reading", "CaptureError"),
     "Config": ("fzgw.config", "Config"),
     "ConfigErrors": ("fzgw.config", "ConfigErrors"),
     "Flow": ("fzgw._core", "Flow"),
@@ -49,6 +54,7 @@ _HOMES = {
     "Peer": ("fzgw._core", "Peer"),
     "StartError": ("fzgw._core", "StartError"),
     "load_config": ("fzgw.config", "load"),
+    "read": ("fzgw.reading", "read"),
 }
 """Where each name comes from: module, and what it is called there."""
 

@@ -1,9 +1,10 @@
 """The Rust engine of fzgw."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
 from typing import Any, final, overload
 
-from fzgw.config import Config
+from fzgw.config import Config, FlowLogsConfig
 
 __all__ = [
     "Batch",
@@ -11,11 +12,14 @@ __all__ = [
     "Flow",
     "Gap",
     "Gateway",
+    "IcmpErrors",
     "Note",
     "Openings",
     "Path",
     "Peer",
+    "Replay",
     "StartError",
+    "Tcp",
     "generate_private_key",
     "public_key",
     "toml_lines",
@@ -71,6 +75,85 @@ class Delta:
     def packets_in(self) -> int:
         """Packets from responder to initiator."""
 
+    @property
+    def attempts(self) -> int:
+        """Denied packets; 0 on an allowed flow (R23)."""
+
+    @property
+    def attempted_bytes(self) -> int:
+        """IP bytes of the denied packets."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    __hash__ = None  # type: ignore[assignment]
+
+@final
+class Tcp:
+    """What is told of a TCP flow alone (R10), since it began."""
+
+    @property
+    def history(self) -> str:
+        """What happened, a letter an event, upper case from the initiator and lower case from the responder: `S` SYN,
+        `H` SYN-ACK, `A` a bare ACK, `D` payload, `F` FIN, `R` RST, `T` retransmission, `I` FIN with RST, `Q` SYN with
+        FIN or RST.
+
+        Each stands once for each direction, but for `T`, which comes again with the 10th, 100th, … retransmission.
+        """
+
+    @property
+    def conn_state(self) -> str:
+        """As `Flow.conn_state`."""
+
+    @property
+    def flags_out(self) -> int:
+        """TCP flags seen from the initiator, OR-ed: the low byte of the header's flags."""
+
+    @property
+    def flags_in(self) -> int:
+        """TCP flags seen from the responder, OR-ed."""
+
+    @property
+    def syn_to_syn_ack(self) -> float | None:
+        """Seconds from the last SYN before the first SYN-ACK to that one: the responder's side of the gateway. None
+        unless both were seen."""
+
+    @property
+    def syn_ack_to_ack(self) -> float | None:
+        """Seconds from the last SYN-ACK to the initiator's first segment after it: the initiator's side. None unless
+        both were seen."""
+
+    @property
+    def retransmits_out(self) -> int:
+        """Segments of the initiator that began before what it had sent already."""
+
+    @property
+    def retransmits_in(self) -> int:
+        """Segments of the responder that began before what it had sent already."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    __hash__ = None  # type: ignore[assignment]
+
+@final
+class IcmpErrors:
+    """ICMP errors of one type and code about a flow (R13)."""
+
+    @property
+    def type(self) -> int:
+        """ICMP or ICMPv6 type, by the flow's IP version; 255 with code 255 for all past the 15th kind."""
+
+    @property
+    def code(self) -> int:
+        """Its code."""
+
+    @property
+    def packets(self) -> int:
+        """Errors."""
+
+    @property
+    def bytes(self) -> int:
+        """Their IP bytes."""
+
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
     __hash__ = None  # type: ignore[assignment]
@@ -99,7 +182,8 @@ class Path:
 class Flow:
     """A frozen view of one flow record. Out is initiator to responder, whoever reports.
 
-    Nothing is converted before it is asked for.
+    Nothing is converted before it is asked for. A flow that is kept keeps the whole batch that it came in: keep what
+    you need of it instead.
     """
 
     @property
@@ -152,7 +236,8 @@ class Flow:
 
     @property
     def direction(self) -> str:
-        """`outbound`: the peer opened it; `inbound`: somebody outside did."""
+        """`outbound`: the peer opened it; `inbound`: somebody outside did; `unknown`: in a capture without a
+        configuration there are no peers."""
 
     @property
     def domain(self) -> str | None:
@@ -231,8 +316,16 @@ class Flow:
         """IP bytes of the denied packets."""
 
     @property
-    def tcp_flags(self) -> tuple[int, int] | None:
-        """TCP flags seen from the initiator and from the responder, OR-ed."""
+    def conn_state(self) -> str:
+        """How far it came, one of Zeek's 13 words (R10): `SF`, `S0`, `REJ`, …"""
+
+    @property
+    def tcp(self) -> Tcp | None:
+        """What is told of TCP alone; None for other protocols and for a denied flow."""
+
+    @property
+    def icmp_errors(self) -> tuple[IcmpErrors, ...]:
+        """ICMP errors about it, by type and code in the order of their first, at most 16 (R13)."""
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -244,7 +337,8 @@ class Flow:
 
     @property
     def end_reason(self) -> str | None:
-        """Why it ended, on the close record: `fin`, `rst`, `idle`, `reused`, `evicted`, `shutdown`, …"""
+        """Why it ended, on the close record: `fin`, `rst`, `idle`, `icmp_unreachable`, `reused`, `evicted`,
+        `peer_removed`, `shutdown`, `capture_end`."""
 
 @final
 class Gap:
@@ -313,6 +407,11 @@ class Batch(Sequence[Flow | Gap | Note]):
     def __getitem__(self, index: int, /) -> Flow | Gap | Note: ...
     @overload
     def __getitem__(self, index: slice, /) -> Sequence[Flow | Gap | Note]: ...
+    def __iter__(self) -> Iterator[Flow | Gap | Note]: ...
+    @property
+    def flow_records(self) -> int:
+        """How many of the records are of flows: all but gaps and notes."""
+
     @property
     def opened(self) -> Openings:
         """Flows that opened since the batch before; handle them before the records."""
@@ -322,6 +421,14 @@ class Batch(Sequence[Flow | Gap | Note]):
 
         `metadata.sequence` counts up from `sequence`. `handler_errors` maps a record's index to a text that is merged
         in as `unmapped.handler_error`.
+        """
+
+    def render(self, format: str, sequence: int, handler_errors: Mapping[int, str] | None = None) -> tuple[bytes, int]:
+        """The records as JSON lines of a format, `ocsf`, `ecs` or `zeek`, UTF-8; and how many lines they are.
+
+        A record that the format has no line for is left out: in `ecs` and `zeek` all but close records. The lines are
+        numbered from `sequence`; `handler_errors` maps a record's index in the batch to a text that its line has then.
+        Raises ValueError for another format.
         """
 
 @final
@@ -366,9 +473,9 @@ class Gateway:
         """The books at a moment between two batches of packets; after the end, the last ones.
 
         `packets` and `bytes` (L1): by side, `received`, `forwarded`, `waiting`, `dropped` by reason. `flows` (L2): by
-        side, `forwarded`, `ended`, `live`, `icmp_errors`, `untracked` by reason, each as (packets, bytes). `denied`
-        (L2b), `originated`, `datagrams`, `records`, `peers`, and `balanced`: whether all of it adds up. `error`: why it
-        ended by itself, where it did.
+        side, `forwarded`, `ended`, `live`, `icmp_errors`, `pending_fragments`, `untracked` by reason, each as
+        (packets, bytes). `denied` (L2b), `originated`, `datagrams`, `records`, `peers`, and `balanced`: whether all of
+        it adds up. `error`: why it ended by itself, where it did.
         """
 
     def stop(self) -> None:
@@ -379,6 +486,53 @@ class Gateway:
 
     def memory_recv(self, timeout: float = 1.0) -> bytes | None:
         """The next IP packet that the gateway wrote to the in-memory device; None after `timeout` seconds."""
+
+@final
+class Replay:
+    """Capture files through the flow engine, on a thread of their own that ends with this object."""
+
+    @staticmethod
+    def start(
+        paths: Sequence[str | PathLike[str]],
+        *,
+        config: Config | None = None,
+        flow_logs: FlowLogsConfig | None = None,
+        updates: bool = True,
+        open_events: bool = False,
+    ) -> Replay:
+        """Begins to read.
+
+        `paths`: files in their order, as one capture; "-" is standard input. `config`: peers, resources, rules and
+        limits; without it there are no peers. `flow_logs`: limits in place of the configuration's, or of the defaults.
+        `updates`: open and update records are made, not close records alone; `open_events`: openings are announced too.
+        What cannot be read is told by `error`. The queue of batches is bounded and makes the reader wait. Raises
+        ValueError for a configuration that was not validated, OSError where no thread can be had.
+        """
+
+    def recv(self, max: int = 1000, timeout: float = 1.0) -> Batch | None:
+        """The next records, at most `max`; an empty batch after `timeout` seconds; None at the end.
+
+        The interpreter is released meanwhile.
+        """
+
+    def progress(self) -> dict[str, int]:
+        """How far it is: `bytes` (read of the files, compressed as they are), `bytes_total` (0 where that is unknown),
+        `packets` (frames), `flows` (live)."""
+
+    def ledger(self) -> dict[str, Any]:
+        """The books, once `recv` has given None; RuntimeError before.
+
+        `packets` (L1): `frames` in all, `not_ip` by reason, and by side `received`, `forwarded`, `waiting`, `dropped`
+        by reason; `bytes` the same by side. `flows` (L2) and `denied` (L2b) as `Gateway.stats` has them. `records`:
+        `made`. `balanced`: whether all of it adds up.
+        """
+
+    @property
+    def error(self) -> str | None:
+        """After the end: why reading stopped early, in one line that names the file, and the offset in it."""
+
+    def stop(self) -> None:
+        """Ends the reading early, if it has not ended. Returns at once; may be called again."""
 
 def generate_private_key() -> bytes:
     """A new WireGuard private key: 32 bytes, clamped."""

@@ -1,11 +1,12 @@
 """Flow handlers: the user's Python, called with what the gateway saw.
 
 The walk: `load_handlers` turns `file.py:name` into callables, with one clear line for whatever can be wrong with
-them; a `HandlerSet` shows them every batch that comes from the engine, the opened flows first, then the close records
-in their order. A handler can fail without harm: the record goes on with the text of the error, and a handler that
-only fails is left alone for a minute.
+them; a `HandlerSet` shows them every batch that comes from the engine, the opened flows first, then update and close
+records in their order. A handler can fail without harm: the record goes on with the text of the error, and a handler
+that only fails is left alone for a minute.
 
-A plain function sees each close record; a `FlowHandler` sees what it defines.
+A plain function sees each close record; a `FlowHandler` sees what it defines. Open records (R18) are shown to nobody:
+`on_open` has told of the flow when it opened.
 """
 
 from __future__ import annotations
@@ -28,8 +29,12 @@ from fzgw import logs
 if TYPE_CHECKING:
     from fzgw._core import Flow
 
-HOOKS = ("on_open", "on_close")
+HOOKS = ("on_open", "on_update", "on_close")
 """The hooks of a `FlowHandler`: a public method that begins with `on_` is one of these or a mistake."""
+
+_THE_HOOKS = f"the hooks are {', '.join(HOOKS[:-1])} and {HOOKS[-1]}"
+
+_HOOK_LETTERS = frozenset(hook.replace("_", "") for hook in HOOKS)
 
 ERRORS_IN_A_ROW = 10
 """After so many errors without a success between them a handler is suspended."""
@@ -59,6 +64,10 @@ class FlowHandler:
         """A flow opened just now, whatever `flow_logs.open_after` says. An event, not a record (R18): `flow.number`
         and `flow.delta` say nothing yet."""
 
+    def on_update(self, flow: Flow) -> None:
+        """A flow goes on: an update record, every `flow_logs.update_every` while there is traffic (R19). Its counts are
+        those since the flow began; `flow.delta` has those since the record before."""
+
     def on_close(self, flow: Flow) -> None:
         """A flow ended: its close record, with the totals of the whole flow. Called once for each."""
 
@@ -71,7 +80,7 @@ class FlowHandler:
                 raise TypeError(f"{cls.__name__}.{name} is not a hook of fzgw.FlowHandler: {_known_hooks(name)}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Hook:
     """Something to call with a flow, and its name in logs and records: `Night.on_close`, or `big_upload`."""
 
@@ -85,6 +94,7 @@ class LoadedHandler:
 
     name: str
     on_open: Hook | None
+    on_update: Hook | None
     on_close: Hook | None
 
 
@@ -137,10 +147,10 @@ def as_handler(found: object, name: str) -> LoadedHandler:
     Raises `HandlerError` when it is neither.
     """
     if isinstance(found, FlowHandler):
-        handler = LoadedHandler(name, *(_defined(found, name, hook) for hook in HOOKS))
-        if handler.on_open is None and handler.on_close is None:
-            raise HandlerError(f"{name} defines no hook: the hooks are {' and '.join(HOOKS)}")
-        return handler
+        hooks = [_defined(found, name, hook) for hook in HOOKS]
+        if not any(hooks):
+            raise HandlerError(f"{name} defines no hook: {_THE_HOOKS}")
+        return LoadedHandler(name, *hooks)
 
     if not callable(found):
         hint = " (a class of hooks is a subclass of fzgw.FlowHandler)" if _has_hooks(found) else ""
@@ -148,7 +158,7 @@ def as_handler(found: object, name: str) -> LoadedHandler:
     problem = _call_problem(found, ("flow",))
     if problem:
         raise HandlerError(f"{name}{problem}")
-    return LoadedHandler(name, on_open=None, on_close=Hook(name, found))
+    return LoadedHandler(name, on_open=None, on_update=None, on_close=Hook(name, found))
 
 
 def load_handlers(specs: Iterable[tuple[str, Path]], *, clock: Callable[[], float] = time.monotonic) -> HandlerSet:
@@ -179,6 +189,7 @@ class HandlerSet:
         runs = [(handler, _Run(handler.name)) for handler in handlers]
         self._runs = [run for _, run in runs]
         self._on_open = [(handler.on_open, run) for handler, run in runs if handler.on_open is not None]
+        self._on_update = [(handler.on_update, run) for handler, run in runs if handler.on_update is not None]
         self._on_close = [(handler.on_close, run) for handler, run in runs if handler.on_close is not None]
 
     def __len__(self) -> int:
@@ -188,6 +199,11 @@ class HandlerSet:
     def wants_open(self) -> bool:
         """Whether any handler defines `on_open`: only then does the engine make open events."""
         return bool(self._on_open)
+
+    @property
+    def wants_update(self) -> bool:
+        """Whether any handler defines `on_update`."""
+        return bool(self._on_update)
 
     def run(self, batch: HandledBatch) -> dict[int, str]:
         """Shows a batch to the handlers; returns the texts of their errors by the record's index in the batch.
@@ -204,13 +220,15 @@ class HandlerSet:
                     run.call(hook, flow, now)
 
         errors: dict[int, str] = {}
-        if self._on_close:
+        on_update, on_close = self._on_update, self._on_close
+        if on_update or on_close:
             for index, record in enumerate(batch):
-                if getattr(record, "activity", None) != "close":
-                    continue
-                texts = [run.call(hook, record, now) for hook, run in self._on_close]
-                if any(texts):
-                    errors[index] = "; ".join(text for text in texts if text is not None)
+                activity = getattr(record, "activity", None)  # gaps and notes have none
+                hooks = on_close if activity == "close" else on_update if activity == "update" else ()
+                for hook, run in hooks:
+                    text = run.call(hook, record, now)
+                    if text is not None:
+                        errors[index] = f"{errors[index]}; {text}" if index in errors else text
         return errors
 
     def stats(self) -> list[dict[str, str | int | bool]]:
@@ -220,7 +238,19 @@ class HandlerSet:
 
 
 class _Run:
-    """What has become of one handler so far. Its two hooks share it: a suspension is of the handler."""
+    """What has become of one handler so far. Its hooks share it: a suspension is of the handler."""
+
+    __slots__ = (
+        "_answers",
+        "_calls",
+        "_errors",
+        "_in_a_row",
+        "_last_logged",
+        "_log",
+        "_name",
+        "_skipped",
+        "_suspended_until",
+    )
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -295,13 +325,13 @@ class ShutdownCut(BaseException):
 def _meant_as_hook(name: str) -> bool:
     if name.startswith("_"):
         return False
-    return name.startswith("on_") or name.lower().replace("_", "") in ("onopen", "onclose")
+    return name.startswith("on_") or name.lower().replace("_", "") in _HOOK_LETTERS
 
 
 def _known_hooks(name: str) -> str:
     nearest = _nearest(name, HOOKS)
     meant = f"did you mean {nearest[0]}? " if nearest else ""
-    return f"{meant}the hooks are {' and '.join(HOOKS)}"
+    return f"{meant}{_THE_HOOKS}"
 
 
 def _check_hook(cls: type, name: str) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .ledgers import Books, check_final
@@ -78,6 +79,11 @@ class Fzgw:
         self._config.write_text(self._toml(peers, nat, access, flow_logs))
         self._runs = 0
         self._process: Process | None = None
+
+    @property
+    def config(self) -> Path:
+        """Its configuration file."""
+        return self._config
 
     def start(self) -> None:
         """Start it and wait until it can be used."""

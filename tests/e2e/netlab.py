@@ -326,12 +326,27 @@ class Datagram:
 
 
 class Capture:
-    """tcpdump on one device, from the moment it is made until `stop`."""
+    """tcpdump on one device, from the moment it is made until `stop`; of each frame it keeps `snaplen` bytes."""
 
-    def __init__(self, laboratory: Laboratory, namespace: Namespace, device: str, expression: str) -> None:
+    def __init__(
+        self, laboratory: Laboratory, namespace: Namespace, device: str, expression: str, snaplen: int = 65535
+    ) -> None:
         self._file = laboratory.folder / f"capture-{namespace.name}-{device}-{time.monotonic_ns()}.pcap"
         self._log = self._file.with_suffix(".log")
-        arguments = ["-i", device, "-n", "-p", "-U", "--immediate-mode", "-B", "16384", "-Z", "root"]
+        arguments = [
+            "-i",
+            device,
+            "-n",
+            "-p",
+            "-U",
+            "--immediate-mode",
+            "-B",
+            "16384",
+            "-Z",
+            "root",
+            "-s",
+            str(snaplen),
+        ]
         self._process = laboratory.spawn(
             namespace, "tcpdump", *arguments, "-w", str(self._file), expression, log=self._log.name
         )
@@ -342,6 +357,11 @@ class Capture:
         self._catch_up()
         self._process.signal(signal.SIGINT)
         self._process.wait(10)
+
+    @property
+    def file(self) -> Path:
+        """Where it writes."""
+        return self._file
 
     def packets(self) -> list[tuple[float, bytes]]:
         """Time and IP packet of every frame so far."""

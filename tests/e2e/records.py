@@ -82,7 +82,7 @@ class FlowLine:
     @property
     def remotes(self) -> list[str]:
         """The peer's endpoints, in order."""
-        return [path["remote"] for path in self.unmapped["paths"]]
+        return [path["remote"] for path in self.unmapped.get("paths", [])]
 
     def __repr__(self) -> str:
         who = self.line["connection_info"].get("protocol_name", self.protocol)

@@ -13,7 +13,7 @@ import click
 
 from fzgw.cli.errors import reported
 
-VERBS = ("run", "demo", "check", "init", "peer")
+VERBS = ("run", "replay", "demo", "check", "init", "peer")
 """Each is a click command of its own name in the module of its own name."""
 
 
@@ -35,10 +35,10 @@ class Verbs(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does it, with the nearest verb for one that does not exist."""
-        from fzgw.config.nearest import nearest
-
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
+            from fzgw.config.nearest import nearest
+
             close = nearest(name, VERBS)
             ctx.fail(f"No such command '{name}'." + (f" Did you mean '{close}'?" if close else ""))
         return super().resolve_command(ctx, args)

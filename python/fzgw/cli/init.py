@@ -102,9 +102,9 @@ mtu = 1420
 mode = "masquerade"
 
 [flow_logs]
-# When flows that go on are told of, and how often. In this version a flow is told by its close record alone: these two
-# are checked and have no effect yet.
+# A flow that is still open after so long is told of by an open record; shorter ones by their close record alone.
 # open_after = "5s"
+# A flow that goes on is told of again so often, while it has traffic.
 # update_every = "60s"
 # An ended TCP flow stays this long, for its last segments.
 # close_delay = "2s"

@@ -14,7 +14,7 @@ The walk of `load`:
 
 from fzgw.config.errors import ConfigErrors, ConfigProblem
 from fzgw.config.identity import keep_uid
-from fzgw.config.loading import load, load_text
+from fzgw.config.loading import load, load_flow_logs, load_text
 from fzgw.config.models import (
     Config,
     FlowLogsConfig,
@@ -45,5 +45,6 @@ __all__ = [
     "SinkConfig",
     "keep_uid",
     "load",
+    "load_flow_logs",
     "load_text",
 ]

@@ -31,8 +31,16 @@ def crosscheck(document: Document, files: KeyFiles) -> Iterator[ConfigProblem]:
     yield from _prefixes(document)
     yield from _references(document)
     yield from _sinks(document)
-    yield from _flow_limits(document)
+    yield from flow_limits(document)
     yield from _exposed_key_files(document, files)
+
+
+def flow_limits(document: Document) -> Iterator[ConfigProblem]:
+    """What the limits of [flow_logs] say against each other."""
+    table = document.table("flow_logs")
+    total, each = table.get("max_flows", 1_000_000), table.get("max_flows_per_peer", 0)
+    if isinstance(total, int) and isinstance(each, int) and each > total > 0:
+        yield document.problem(("flow_logs", "max_flows_per_peer"), f"is more than max_flows ({total})")
 
 
 def _names(document: Document) -> Iterator[ConfigProblem]:
@@ -155,17 +163,6 @@ def _sinks(document: Document) -> Iterator[ConfigProblem]:
     for position in stdout[1:]:
         message = f"stdout is already {document.place(('sinks', stdout[0]))}: every record would be there twice"
         yield document.problem(("sinks", position, "type"), message)
-
-
-def _flow_limits(document: Document) -> Iterator[ConfigProblem]:
-    table = document.table("flow_logs")
-    total, each = table.get("max_flows", 1_000_000), table.get("max_flows_per_peer", 0)
-    if isinstance(total, int) and isinstance(each, int) and each > total > 0:
-        yield document.problem(("flow_logs", "max_flows_per_peer"), f"is more than max_flows ({total})")
-    for key in ("open_after", "update_every"):
-        if key in table:
-            message = "has no effect in this version: a flow is told by its close record alone"
-            yield document.problem(("flow_logs", key), message, "warning")
 
 
 def _exposed_key_files(document: Document, files: KeyFiles) -> Iterator[ConfigProblem]:

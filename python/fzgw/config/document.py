@@ -38,6 +38,11 @@ class Document:
             self._apply(data, override)
         self.data: dict[str, Any] = {key: _frozen(value) for key, value in data.items()}
 
+    @property
+    def overridden(self) -> list[KeyPath]:
+        """The keys that overrides have set."""
+        return list(self._origins)
+
     def problem(self, key: KeyPath, message: str, level: Level = "error") -> ConfigProblem:
         """A problem at `key`, with its line or the override it came from."""
         for length in range(len(key), 0, -1):

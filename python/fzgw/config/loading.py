@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from fzgw.config import values
-from fzgw.config.crosscheck import crosscheck
+from fzgw.config.crosscheck import crosscheck, flow_limits
 from fzgw.config.document import Document
 from fzgw.config.errors import ConfigErrors, ConfigProblem, KeyPath, dotted
 from fzgw.config.identity import uid_for
 from fzgw.config.keyfiles import KeyFiles
-from fzgw.config.models import Config
+from fzgw.config.models import Config, FlowLogsConfig, FlowLogsOnly
 from fzgw.config.nearest import nearest, quoted
 
 if TYPE_CHECKING:
@@ -57,6 +57,48 @@ def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> Config:
     if errors or config is None:
         raise ConfigErrors(errors)
     return _completed(config, path, problems)
+
+
+def load_flow_logs(overrides: Sequence[str], base: FlowLogsConfig | None = None) -> FlowLogsConfig:
+    """The table [flow_logs] where no file is read: `base` (None: the defaults), with `overrides` as `load` has them.
+
+    Raises ConfigErrors with everything that is wrong, and for every key of another table.
+    """
+    document = Document("", Path("configuration"), overrides)
+    problems = [*document.problems, *_not_flow_logs(document)]
+    given = document.data.get("flow_logs", {})
+    document.data = {"flow_logs": given if base is None else _merged(base.model_dump(), given)}
+    loaded: FlowLogsConfig | None = None
+    try:
+        loaded = FlowLogsOnly.model_validate(document.data).flow_logs
+    except ValidationError as invalid:
+        problems.extend(_translated(invalid, document))
+    problems.extend(flow_limits(document))
+    if problems or loaded is None:
+        raise ConfigErrors(problems)
+    return loaded
+
+
+def _not_flow_logs(document: Document) -> Iterator[ConfigProblem]:
+    for key in document.overridden:
+        table = str(key[0])
+        if table == "flow_logs":
+            continue
+        if table in Config.model_fields:
+            yield document.problem(key, "needs a configuration: without one there are the keys of flow_logs alone")
+        else:
+            close = nearest(table, Config.model_fields)
+            yield document.problem(key, "is not known" + (f'; did you mean "{close}"?' if close else ""))
+
+
+def _merged(base: dict[str, Any], given: Any) -> Any:
+    """`given` on top of `base`, table by table."""
+    if not isinstance(given, dict):
+        return given
+    inner = {
+        key: _merged(base[key], value) if isinstance(base.get(key), dict) else value for key, value in given.items()
+    }
+    return {**base, **inner}
 
 
 def _completed(config: Config, path: Path, warnings: Sequence[ConfigProblem]) -> Config:

@@ -157,6 +157,12 @@ class FlowLogsConfig(Table):
     idle: IdleConfig = IdleConfig()
 
 
+class FlowLogsOnly(Table):
+    """What a configuration is where nothing but flows is looked at: captures that are read without a gateway."""
+
+    flow_logs: FlowLogsConfig = FlowLogsConfig()
+
+
 class LimitsConfig(Table):
     """``[limits]``: protection of the gateway itself."""
 

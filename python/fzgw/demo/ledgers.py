@@ -74,6 +74,7 @@ def _flows(stats: Mapping[str, Any], closed: Sequence[FlowRow], side: str, unit:
         ("in close records", sum(getattr(row, f"{unit}_{way}") for row in closed)),
         ("in live flows", counts["live"][column]),
         ("ICMP errors", counts["icmp_errors"][column]),
+        ("fragments that wait", counts["pending_fragments"][column]),
         *((f"untracked ({reason})", tally[column]) for reason, tally in counts["untracked"].items()),
     ]
     return Equation(f"L2 {_SIDES[side]}", unit, ("forwarded", stats[unit][side]["forwarded"]), tuple(parts))

@@ -66,10 +66,10 @@ def parse(line: bytes) -> FlowRow | None:
         bytes_in=totals["bytes_in"],
         packets_out=totals["packets_out"],
         packets_in=totals["packets_in"],
-        payload_out=extra["payload_out"],
-        payload_in=extra["payload_in"],
+        payload_out=extra.get("payload_out", 0),
+        payload_in=extra.get("payload_in", 0),
         attempts=extra.get("attempts", 0),
         duration=extra["duration_ns"] / 1e9,
-        paths=tuple(path["remote"] for path in extra["paths"]),
+        paths=tuple(path["remote"] for path in extra.get("paths", ())),
         end_reason=record.get("status_code", ""),
     )

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use crate::flow::Limits;
-use crate::flow::table::Purpose;
+use crate::flow::Purpose;
 
 /// Everything that a gateway runs on.
 #[derive(Debug, Clone)]

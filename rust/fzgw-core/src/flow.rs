@@ -19,22 +19,36 @@
 pub mod community;
 pub mod current;
 mod denied;
+mod errors;
+mod fragments;
+mod history;
 mod index;
 mod key;
 pub mod ledger;
+mod limits;
+#[cfg(test)]
+mod model;
+mod passing;
 mod paths;
 mod pressure;
+#[cfg(test)]
+mod property;
 pub mod record;
+mod reports;
 #[cfg(test)]
 mod scenarios;
 mod slab;
 pub mod table;
+mod takeback;
 mod tcp;
 mod wheel;
 
 pub use current::PacketScope;
+pub use fragments::FragmentKey;
 pub use key::{FlowKey, Side};
 pub use ledger::{FlowLedger, Tally, Untracked};
+pub use limits::{Limits, Purpose};
 pub use paths::PathId;
 pub use record::{Directory, FlowRecord, NameId, PeerId, Record, Standing, Timestamp, Verdict};
-pub use table::{Counted, FlowTable, Limits};
+pub use table::FlowTable;
+pub use takeback::Counted;

@@ -4,26 +4,29 @@
 //! flows in [`crate::flow`]. It counts each packet once on arrival and once where it goes (ledger L1). One worker
 //! thread owns it.
 
+pub(crate) mod checks;
+mod fragments;
 #[cfg(test)]
 mod scenarios;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use ipnet::IpNet;
 
+use self::checks::{Stop, check_from_peer, check_to_peer, route_to_peer};
+use self::fragments::{Held, HeldFragments};
 use crate::config::GatewayConfig;
-use crate::flow::current::{record_packet, record_path, record_peer, record_standing};
+use crate::flow::Purpose;
+use crate::flow::current::{record_path, record_peer};
 use crate::flow::record::{EndReason, GatewayInfo, OuterPath, PeerInfo};
-use crate::flow::table::Purpose;
 use crate::flow::{
-    Counted, Directory, FlowRecord, FlowTable, PacketScope, PeerId, Record, Side, Standing, Timestamp, Verdict,
+    Counted, Directory, FlowRecord, FlowTable, FragmentKey, PacketScope, PeerId, Record, Side, Timestamp,
 };
 use crate::icmp;
-use crate::packet::{PacketInfo, Transport};
-use crate::peers::{DATA_OVERHEAD, Datagram, Peer, PeerTable, Place, Waiting};
+use crate::packet::{Fragment, PacketInfo};
+use crate::peers::{DATA_OVERHEAD, Datagram, Peer, PeerTable, Place, Waiting, peer_info};
 use crate::policy::{Names, Policy};
 use crate::stats::{DatagramDrop, Drop, Originated, RecordStats, Snapshot, Stats};
 
@@ -86,6 +89,8 @@ pub struct GatewayState {
     /// The protocol's own datagrams of the present call; kept for its capacity.
     control: Vec<Datagram>,
     expired: Vec<Waiting>,
+    held: HeldFragments,
+    fragment_timeout: u64,
 }
 
 impl GatewayState {
@@ -118,6 +123,13 @@ impl GatewayState {
             output: Output::default(),
             control: Vec::new(),
             expired: Vec::new(),
+            held: HeldFragments::new(ahash::RandomState::with_seeds(
+                getrandom::u64()?,
+                getrandom::u64()?,
+                getrandom::u64()?,
+                getrandom::u64()?,
+            )),
+            fragment_timeout: config.limits.fragment_timeout,
         };
         state.directory = Arc::new(state.make_directory(config, &[]));
         Ok(state)
@@ -150,7 +162,7 @@ impl GatewayState {
             self.change_path(received.place, path);
         }
         if let Some(packet) = received.packet {
-            self.forward_from_peer(now, received.place, packet);
+            self.pass_from_peer(now, received.place, packet, Arrival::New);
         }
         if self.peers.get(received.place).is_some_and(Peer::has_waiting) {
             self.send_waiting(now, received.place);
@@ -159,38 +171,7 @@ impl GatewayState {
 
     /// Takes a packet from the TUN device.
     pub fn handle_packet(&mut self, now: Timestamp, packet: BytesMut) {
-        let side = Side::ToPeer;
-        let mut scope = PacketScope::begin(&mut self.flows, side, now);
-        let checked = check_to_peer(&mut scope, &self.peers, &self.policy, &packet);
-        let bytes = checked.bytes(&packet);
-        self.stats.side(side).received.add(bytes);
-        let (info, place) = match checked.result {
-            Ok(passed) => passed,
-            Err(reason) => {
-                std::mem::drop(scope);
-                return self.drop_packet(now, side, reason, &packet, checked.info, checked.place);
-            }
-        };
-        match self.peers.seal(
-            now,
-            place,
-            packet,
-            fill(&self.output, &self.peers, place),
-            &mut self.control,
-        ) {
-            Ok(datagram) => {
-                depart(scope, &mut self.peers, place, datagram.path);
-                self.sent(side, info, datagram);
-            }
-            Err(packet) => {
-                // Its path is not known yet: the scope forgets it, and it is counted when it leaves (R21).
-                std::mem::drop(scope);
-                self.stats.side(side).waiting.add(bytes);
-                if let Some(loser) = self.peers.wait(place, packet, info, now) {
-                    self.give_up(&loser);
-                }
-            }
-        }
+        self.pass_to_peer(now, packet, Arrival::New);
         self.send_control();
     }
 
@@ -204,12 +185,16 @@ impl GatewayState {
             self.give_up(&waiting);
         }
         self.expired = expired;
+        while let Some(held) = self.held.take_expired(now.mono, self.fragment_timeout) {
+            self.give_up_held(held);
+        }
     }
 
     /// The monotonic nanoseconds at which `handle_timeout` has something to do.
     pub fn poll_timeout(&self) -> u64 {
         let flows = self.flows.poll_timeout().unwrap_or(u64::MAX);
-        self.peers.poll_timeout().min(flows)
+        let held = self.held.poll_timeout(self.fragment_timeout).unwrap_or(u64::MAX);
+        self.peers.poll_timeout().min(flows).min(held)
     }
 
     /// Whether anything is to be written.
@@ -262,21 +247,26 @@ impl GatewayState {
             for waiting in peer.waiting() {
                 self.give_up(waiting);
             }
+            let held = self.held.take_all(Some(peer.id));
+            self.give_up_held(held);
         }
         self.policy = Policy::new(config, self.peers.iter(), &mut self.names);
         let purpose = purpose(config);
         self.flows.configure(config.limits, purpose, config.peers.len());
+        self.fragment_timeout = config.limits.fragment_timeout;
         self.always_tracked &= self.flows.tracks();
         self.addresses.clone_from(&config.addresses);
         self.info.name.clone_from(&config.name);
         self.directory = Arc::new(self.make_directory(config, &gone));
     }
 
-    /// Drops what still waits for a session: there will be none (R21).
+    /// Drops what still waits for a session or a first fragment: there will be none (R21).
     pub fn give_up_waiting(&mut self) {
         for waiting in self.peers.take_waiting() {
             self.give_up(&waiting);
         }
+        let held = self.held.take_all(None);
+        self.give_up_held(held);
     }
 
     /// Ends up to `most` flows for good and says whether any are left (R27).
@@ -307,26 +297,130 @@ impl GatewayState {
         }
     }
 
-    fn forward_from_peer(&mut self, now: Timestamp, place: Place, mut packet: BytesMut) {
+    /// Passes a peer's packet on to the TUN device.
+    fn pass_from_peer(&mut self, now: Timestamp, place: Place, mut packet: BytesMut, arrival: Arrival) {
         let side = Side::FromPeer;
         let Some(peer) = self.peers.get(place) else { return };
-        let path_id = peer.path_id;
+        let (id, path_id) = (peer.id, peer.path_id);
         let mut scope = PacketScope::begin(&mut self.flows, side, now);
-        record_peer(peer.id);
+        record_peer(id);
         if let Some(path_id) = path_id {
             record_path(path_id);
         }
-        let checked = check_from_peer(&mut scope, &self.peers, &self.policy, place, &packet);
+        let checked = Checked::from_peer(&mut scope, &self.peers, &self.policy, place, &packet);
         std::mem::drop(scope);
-        let bytes = checked.bytes(&packet);
-        self.stats.side(side).received.add(bytes);
+        self.arrived(side, checked.bytes(&packet), arrival);
         let info = match checked.result {
             Ok((info, ..)) => info,
-            Err(reason) => return self.drop_packet(now, side, reason, &packet, checked.info, Some(place)),
+            Err(stop) => return self.stop(now, side, stop, packet, checked.info, Some(place)),
         };
         packet.truncate(info.len as usize);
         let receipt = self.forwarded(side, info);
         self.output.tun.push(ToTun { packet, receipt });
+        self.release(now, id, side, &info);
+    }
+
+    /// Passes a packet on into its peer's tunnel.
+    fn pass_to_peer(&mut self, now: Timestamp, packet: BytesMut, arrival: Arrival) {
+        let side = Side::ToPeer;
+        let mut scope = PacketScope::begin(&mut self.flows, side, now);
+        let checked = Checked::to_peer(&mut scope, &self.peers, &self.policy, &packet);
+        let bytes = checked.bytes(&packet);
+        let (info, place) = match checked.result {
+            Ok(passed) => passed,
+            Err(stop) => {
+                std::mem::drop(scope);
+                self.arrived(side, bytes, arrival);
+                return self.stop(now, side, stop, packet, checked.info, checked.place);
+            }
+        };
+        match self.peers.seal(
+            now,
+            place,
+            packet,
+            fill(&self.output, &self.peers, place),
+            &mut self.control,
+        ) {
+            Ok(datagram) => {
+                depart(scope, &mut self.peers, place, datagram.path);
+                self.arrived(side, bytes, arrival);
+                self.sent(now, place, info, datagram);
+            }
+            Err(packet) => {
+                // Its path is not known yet: the scope forgets it, and it is counted when it leaves (R21).
+                std::mem::drop(scope);
+                self.arrived(side, bytes, arrival);
+                self.stats.side(side).waiting.add(bytes);
+                if let Some(loser) = self.peers.wait(place, packet, info, now) {
+                    self.give_up(&loser);
+                }
+            }
+        }
+    }
+
+    /// Enters a packet into the books: a new one has been received, one that was held waits no longer.
+    fn arrived(&mut self, side: Side, bytes: u64, arrival: Arrival) {
+        match arrival {
+            Arrival::New => self.stats.side(side).received.add(bytes),
+            Arrival::Held => self.stats.side(side).waiting.take(bytes),
+        }
+    }
+
+    /// A packet goes no further, or not yet.
+    fn stop(
+        &mut self,
+        now: Timestamp,
+        side: Side,
+        stop: Stop,
+        packet: BytesMut,
+        info: Option<PacketInfo>,
+        place: Option<Place>,
+    ) {
+        let peer = place.and_then(|place| self.peers.get(place)).map(|peer| peer.id);
+        let key = match (&info, peer) {
+            (Some(info), Some(peer)) => FragmentKey::of(peer, side, info),
+            _ => None,
+        };
+        if let (Stop::Hold, Some(key), Some(peer), Some(place)) = (&stop, key, peer, place) {
+            let bytes = info.map_or(0, |info| info.len.into());
+            let held = Held {
+                side,
+                peer,
+                place,
+                packet,
+                bytes,
+            };
+            match self.held.hold(key, held, now.mono) {
+                Ok(()) => self.stats.side(side).waiting.add(bytes),
+                Err(held) => self.stats.drop_packet(side, Drop::Fragment, held.bytes),
+            }
+            return;
+        }
+        let reason = match stop {
+            Stop::Drop(reason) => reason,
+            Stop::Hold => Drop::Fragment,
+        };
+        self.drop_packet(now, side, reason, &packet, info, place);
+        if let (Some(key), Some(Fragment { first: true, .. })) = (key, info.and_then(|info| info.fragment)) {
+            let held = self.held.take(&key);
+            self.give_up_held(held);
+        }
+    }
+
+    /// A packet has gone on. If others waited for it to be known, they follow.
+    fn release(&mut self, now: Timestamp, peer: PeerId, side: Side, info: &PacketInfo) {
+        if !info.fragment.is_some_and(|fragment| fragment.first) {
+            return;
+        }
+        let Some(key) = FragmentKey::of(peer, side, info) else {
+            return;
+        };
+        for held in self.held.take(&key) {
+            match side {
+                Side::FromPeer => self.pass_from_peer(now, held.place, held.packet, Arrival::Held),
+                Side::ToPeer => self.pass_to_peer(now, held.packet, Arrival::Held),
+            }
+        }
     }
 
     /// Sends what waited for this peer's session, as far as it goes.
@@ -335,7 +429,7 @@ impl GatewayState {
         while let Some(mut waiting) = self.peers.next_waiting(place) {
             // Rules and allowed IPs may have changed since it came: it is looked at again (R2, P1).
             let mut scope = PacketScope::begin(&mut self.flows, side, now);
-            let checked = check_to_peer(&mut scope, &self.peers, &self.policy, &waiting.packet);
+            let checked = Checked::to_peer(&mut scope, &self.peers, &self.policy, &waiting.packet);
             let info = match checked.result {
                 Ok((info, at)) if at == place => info,
                 Ok(_) => {
@@ -343,10 +437,10 @@ impl GatewayState {
                     self.give_up(&waiting);
                     continue;
                 }
-                Err(reason) => {
+                Err(stop) => {
                     std::mem::drop(scope);
                     self.stats.side(side).waiting.take(waiting.info.len.into());
-                    self.drop_packet(now, side, reason, &waiting.packet, checked.info, checked.place);
+                    self.stop(now, side, stop, waiting.packet, checked.info, checked.place);
                     continue;
                 }
             };
@@ -363,14 +457,17 @@ impl GatewayState {
             };
             depart(scope, &mut self.peers, place, datagram.path);
             self.stats.side(side).waiting.take(info.len.into());
-            self.sent(side, info, datagram);
+            self.sent(now, place, info, datagram);
         }
         self.send_control();
     }
 
-    fn sent(&mut self, side: Side, info: PacketInfo, datagram: Datagram) {
-        let receipt = self.forwarded(side, info);
+    fn sent(&mut self, now: Timestamp, place: Place, info: PacketInfo, datagram: Datagram) {
+        let receipt = self.forwarded(Side::ToPeer, info);
         self.output.udp.push(ToUdp { datagram, receipt });
+        if let Some(peer) = self.peers.get(place).map(|peer| peer.id) {
+            self.release(now, peer, Side::ToPeer, &info);
+        }
     }
 
     fn forwarded(&mut self, side: Side, info: PacketInfo) -> Receipt {
@@ -386,6 +483,13 @@ impl GatewayState {
         let bytes = waiting.info.len.into();
         self.stats.side(Side::ToPeer).waiting.take(bytes);
         self.stats.drop_packet(Side::ToPeer, Drop::NoSession, bytes);
+    }
+
+    fn give_up_held(&mut self, held: Vec<Held>) {
+        for held in held {
+            self.stats.side(held.side).waiting.take(held.bytes);
+            self.stats.drop_packet(held.side, Drop::Fragment, held.bytes);
+        }
     }
 
     fn drop_packet(
@@ -471,13 +575,7 @@ impl GatewayState {
     }
 
     fn make_directory(&self, config: &GatewayConfig, gone: &[Peer]) -> Directory {
-        let info = |peer: &crate::config::PeerConfig| PeerInfo {
-            name: peer.name.clone(),
-            user: peer.user.clone(),
-            groups: peer.groups.clone(),
-            public_key: crate::peers::base64(&peer.public_key),
-        };
-        let mut peers: HashMap<u32, PeerInfo> = self.peers.iter().map(|(id, peer)| (id.0, info(peer))).collect();
+        let mut peers: HashMap<u32, PeerInfo> = self.peers.iter().map(|(id, peer)| (id.0, peer_info(peer))).collect();
         peers.extend(gone.iter().map(|peer| (peer.id.0, peer.info())));
         let gateway = GatewayInfo {
             name: config.name.clone(),
@@ -517,112 +615,44 @@ fn purpose(config: &GatewayConfig) -> Purpose {
     }
 }
 
+/// Whether a packet has just come or has waited for its datagram's first fragment.
+#[derive(Clone, Copy)]
+enum Arrival {
+    New,
+    Held,
+}
+
 /// What the checks found, also where they end in a drop.
 struct Checked {
     info: Option<PacketInfo>,
     place: Option<Place>,
-    result: Result<(PacketInfo, Place), Drop>,
+    result: Result<(PacketInfo, Place), Stop>,
 }
 
 impl Checked {
+    fn from_peer(scope: &mut PacketScope<'_>, peers: &PeerTable, policy: &Policy, place: Place, packet: &[u8]) -> Self {
+        let info = PacketInfo::parse(packet).ok();
+        let result = info
+            .ok_or(Stop::Drop(Drop::Malformed))
+            .and_then(|info| check_from_peer(scope, peers, policy, place, &info).map(|()| (info, place)));
+        Self {
+            info,
+            place: Some(place),
+            result,
+        }
+    }
+
+    fn to_peer(scope: &mut PacketScope<'_>, peers: &PeerTable, policy: &Policy, packet: &[u8]) -> Self {
+        let info = PacketInfo::parse(packet).ok();
+        let place = info.and_then(|info| route_to_peer(peers, info.dst));
+        let result = info.ok_or(Stop::Drop(Drop::Malformed)).and_then(|info| {
+            let place = check_to_peer(scope, peers, policy, place, &info)?;
+            Ok((info, place))
+        });
+        Self { info, place, result }
+    }
+
     fn bytes(&self, packet: &[u8]) -> u64 {
         self.info.map_or(packet.len() as u64, |info| info.len.into())
-    }
-}
-
-fn check_from_peer(
-    scope: &mut PacketScope<'_>,
-    peers: &PeerTable,
-    policy: &Policy,
-    place: Place,
-    packet: &[u8],
-) -> Checked {
-    let info = PacketInfo::parse(packet).ok();
-    let result = info.ok_or(Drop::Malformed).and_then(|info| {
-        let peer = peers.get(place).ok_or(Drop::NoPeer)?;
-        if peers.route(info.src) != Some(place) {
-            return Err(Drop::Spoofed);
-        }
-        check_kind(policy, &info)?;
-        record_packet(&info);
-        let standing = scope.standing(peer.id, Side::FromPeer, &info);
-        let standing = standing.unwrap_or_else(|| policy.judge(peer.id, Side::FromPeer, &info));
-        decide(standing).map(|()| (info, place))
-    });
-    Checked {
-        info,
-        place: Some(place),
-        result,
-    }
-}
-
-fn check_to_peer(scope: &mut PacketScope<'_>, peers: &PeerTable, policy: &Policy, packet: &[u8]) -> Checked {
-    let info = PacketInfo::parse(packet).ok();
-    let place = info.and_then(|info| route_to_peer(peers, info.dst));
-    let result = info.ok_or(Drop::Malformed).and_then(|info| {
-        let place = place.ok_or(Drop::NoPeer)?;
-        let peer = peers.get(place).ok_or(Drop::NoPeer)?;
-        check_kind(policy, &info)?;
-        record_peer(peer.id);
-        record_packet(&info);
-        let standing = scope
-            .standing(peer.id, Side::ToPeer, &info)
-            .or_else(|| standing_at_other_peer(scope, peers, policy, place, &info))
-            .unwrap_or_else(|| policy.judge(peer.id, Side::ToPeer, &info));
-        decide(standing).map(|()| (info, place))
-    });
-    Checked { info, place, result }
-}
-
-/// Multicast has no one peer, also where somebody's allowed IPs are everything: what the kernel says on each of its
-/// links (router solicitations, MLD) ends here.
-fn route_to_peer(peers: &PeerTable, destination: IpAddr) -> Option<Place> {
-    if destination.is_multicast() {
-        return None;
-    }
-    peers.route(destination)
-}
-
-/// From peer to peer a packet passes the gateway twice. The second time it follows the flow that the first peer's
-/// session opened: this very tuple was decrypted from the peer that its source belongs to. What opens no flow the
-/// first time (a late ACK, a keepalive probe) has none to follow and is judged as the first peer's packet again (P4).
-fn standing_at_other_peer(
-    scope: &mut PacketScope<'_>,
-    peers: &PeerTable,
-    policy: &Policy,
-    place: Place,
-    info: &PacketInfo,
-) -> Option<Standing> {
-    let other = peers.route(info.src).filter(|other| *other != place)?;
-    let id: PeerId = peers.get(other)?.id;
-    let standing = scope
-        .standing(id, Side::FromPeer, info)
-        .or_else(|| match info.transport {
-            Transport::Tcp { flags, .. } if !flags.is_syn() => Some(policy.judge(id, Side::FromPeer, info)),
-            _ => None,
-        });
-    standing.filter(|standing| standing.verdict == Verdict::Allow)
-}
-
-fn check_kind(policy: &Policy, info: &PacketInfo) -> Result<(), Drop> {
-    match info.transport {
-        Transport::Redirect => Err(Drop::Redirect),
-        // Rules need ports. Fragments that find their flow come with R15's table.
-        Transport::Fragment if policy.has_rules() => Err(Drop::Fragment),
-        Transport::Fragment
-        | Transport::Tcp { .. }
-        | Transport::Udp { .. }
-        | Transport::Echo { .. }
-        | Transport::Icmp { .. }
-        | Transport::IcmpError { .. }
-        | Transport::Other => Ok(()),
-    }
-}
-
-fn decide(standing: Standing) -> Result<(), Drop> {
-    record_standing(standing);
-    match standing.verdict {
-        Verdict::Allow => Ok(()),
-        Verdict::Deny => Err(Drop::Denied),
     }
 }

@@ -20,8 +20,14 @@
 //! by the worker, put on a bounded channel ([`io`]): if it is full, the loss is counted and becomes a gap record, and
 //! the data path does not wait. Python takes batches, hands flows to handlers, and has them rendered by [`render`].
 //!
+//! # A capture file
+//!
+//! [`capture`] takes frames out of a file, whatever its format, and the IP packet out of each frame. From step 4 on it is
+//! as above, with the packets' own time for `now` ([`replay`]).
+//!
 //! Everything below [`io`] is sans-IO: bytes and `now` in, bytes and records out.
 
+pub mod capture;
 pub mod config;
 pub mod flow;
 pub mod gateway;
@@ -31,6 +37,7 @@ pub mod packet;
 pub mod peers;
 pub mod policy;
 pub mod render;
+pub mod replay;
 pub mod stats;
 #[cfg(test)]
 mod testkit;

@@ -643,12 +643,7 @@ impl PeerTable {
 impl Peer {
     /// What records say of it.
     pub fn info(&self) -> PeerInfo {
-        PeerInfo {
-            name: self.config.name.clone(),
-            user: self.config.user.clone(),
-            groups: self.config.groups.clone(),
-            public_key: base64(&self.config.public_key),
-        }
+        peer_info(&self.config)
     }
 
     /// Packets that wait for its session.
@@ -702,6 +697,16 @@ fn reason(error: &WireGuardError) -> DatagramDrop {
         WireGuardError::UnexpectedPacket | WireGuardError::LockFailed | WireGuardError::ConnectionExpired => {
             DatagramDrop::Unexpected
         }
+    }
+}
+
+/// What records say of a peer.
+pub fn peer_info(config: &PeerConfig) -> PeerInfo {
+    PeerInfo {
+        name: config.name.clone(),
+        user: config.user.clone(),
+        groups: config.groups.clone(),
+        public_key: base64(&config.public_key),
     }
 }
 

@@ -6,7 +6,7 @@ use etherparse::PacketBuilder;
 
 use crate::config::{GatewayConfig, PeerConfig};
 use crate::flow::Limits;
-use crate::flow::table::Purpose;
+use crate::flow::Purpose;
 
 fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address and port")
@@ -68,6 +68,17 @@ pub(crate) fn icmp_error(src: &str, dst: &str, kind: u8, code: u8, original: &[u
     out
 }
 
+/// An ICMPv6 error that quotes `original`.
+pub(crate) fn icmpv6_error(src: &str, dst: &str, kind: u8, code: u8, original: &[u8]) -> Vec<u8> {
+    let (src, dst): (IpAddr, IpAddr) = (src.parse().expect("address"), dst.parse().expect("address"));
+    let mut out = Vec::new();
+    ip_builder!(src, dst)
+        .icmpv6_raw(kind, code, [0; 4])
+        .write(&mut out, original)
+        .expect("fits");
+    out
+}
+
 /// A configuration without peers: 100.64.0.1/16 and fd00:64::1/64, no rules, records wanted.
 pub(crate) fn config() -> GatewayConfig {
     GatewayConfig {
@@ -88,6 +99,7 @@ pub(crate) fn config() -> GatewayConfig {
         limits: Limits::default(),
         purpose: Purpose {
             records: true,
+            updates: true,
             openings: false,
             rules: false,
         },
@@ -107,4 +119,48 @@ pub(crate) fn peer(name: &str, key: u8, allowed_ip: &str) -> PeerConfig {
         persistent_keepalive: None,
         endpoint: None,
     }
+}
+
+/// A TCP segment with a sequence number.
+pub(crate) fn segment(src: &str, dst: &str, flags: u8, seq: u32, payload: &[u8]) -> Vec<u8> {
+    let mut out = tcp(src, dst, flags, payload);
+    let header = out.len() - payload.len() - 20;
+    out[header + 4..header + 8].copy_from_slice(&seq.to_be_bytes());
+    out
+}
+
+/// Cuts an IPv4 packet into fragments, so many payload bytes each (a multiple of 8).
+pub(crate) fn fragments_v4(packet: &[u8], identification: u16, size: usize) -> Vec<Vec<u8>> {
+    let (header, payload) = packet.split_at(20);
+    let pieces = payload.chunks(size).enumerate().map(|(number, piece)| {
+        let last = (number + 1) * size >= payload.len();
+        let field = (number * size / 8) as u16 | if last { 0 } else { 0x2000 };
+        let mut out = header.to_vec();
+        out[2..4].copy_from_slice(&((20 + piece.len()) as u16).to_be_bytes());
+        out[4..6].copy_from_slice(&identification.to_be_bytes());
+        out[6..8].copy_from_slice(&field.to_be_bytes());
+        out.extend_from_slice(piece);
+        out
+    });
+    pieces.collect()
+}
+
+/// The same for IPv6, behind a hop-by-hop header.
+pub(crate) fn fragments_v6(packet: &[u8], identification: u32, size: usize) -> Vec<Vec<u8>> {
+    let (header, payload) = packet.split_at(40);
+    let pieces = payload.chunks(size).enumerate().map(|(number, piece)| {
+        let last = (number + 1) * size >= payload.len();
+        let field = (number * size) as u16 | u16::from(!last);
+        let mut out = header.to_vec();
+        out[4..6].copy_from_slice(&((16 + piece.len()) as u16).to_be_bytes());
+        out[6] = 0;
+        // Hop-by-hop: the fragment header comes next; PadN of 4 bytes.
+        out.extend_from_slice(&[44, 0, 1, 4, 0, 0, 0, 0]);
+        out.extend_from_slice(&[header[6], 0]);
+        out.extend_from_slice(&field.to_be_bytes());
+        out.extend_from_slice(&identification.to_be_bytes());
+        out.extend_from_slice(piece);
+        out
+    });
+    pieces.collect()
 }

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use fzgw_core::flow::record::{self, Directory, FlowRecord, Record};
+use fzgw_core::flow::record::{self, Record};
 use fzgw_core::io::handover;
-use pyo3::exceptions::PyIndexError;
+use fzgw_core::render::Format;
+use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -42,83 +43,92 @@ pub(crate) struct Note {
     by: f64,
 }
 
+impl From<&record::Gap> for Gap {
+    fn from(gap: &record::Gap) -> Self {
+        let record::Gap {
+            records,
+            packets,
+            bytes,
+            from,
+            until,
+        } = *gap;
+        Self {
+            records,
+            packets,
+            bytes,
+            start: seconds(from),
+            end: seconds(until),
+        }
+    }
+}
+
+impl From<&record::Note> for Note {
+    fn from(note: &record::Note) -> Self {
+        match note {
+            record::Note::ClockStep { at, by } => Self {
+                kind: "clock_step",
+                at: seconds(*at),
+                by: *by as f64 / 1e9,
+            },
+        }
+    }
+}
+
 /// Records in order: `Flow`, `Gap` and `Note`.
 #[pyclass(frozen, sequence, module = "fzgw._core")]
 pub(crate) struct Batch {
-    directory: Arc<Directory>,
-    records: Vec<Record>,
+    batch: Arc<handover::Batch>,
     openings: Py<Openings>,
 }
 
 /// Flows that opened, in order: events for handlers, not records.
 #[pyclass(frozen, sequence, module = "fzgw._core")]
 pub(crate) struct Openings {
-    directory: Arc<Directory>,
-    flows: Vec<FlowRecord>,
+    batch: Arc<handover::Batch>,
+}
+
+/// Goes through the records of a batch once.
+#[pyclass(module = "fzgw._core")]
+struct BatchIterator {
+    batch: Arc<handover::Batch>,
+    next: usize,
 }
 
 impl Batch {
     pub(crate) fn new(py: Python<'_>, batch: handover::Batch) -> PyResult<Self> {
-        let handover::Batch {
-            directory,
-            records,
-            openings,
-        } = batch;
-        let openings = Py::new(
-            py,
-            Openings {
-                directory: directory.clone(),
-                flows: openings,
-            },
-        )?;
-        Ok(Self {
-            directory,
-            records,
-            openings,
-        })
+        let batch = Arc::new(batch);
+        let openings = Py::new(py, Openings { batch: batch.clone() })?;
+        Ok(Self { batch, openings })
     }
 }
 
 #[pymethods]
 impl Batch {
     fn __len__(&self) -> usize {
-        self.records.len()
+        self.batch.records.len()
     }
 
     fn __getitem__<'py>(&self, py: Python<'py>, index: isize) -> PyResult<Bound<'py, PyAny>> {
-        match at(&self.records, index)? {
-            Record::Flow(flow) => Ok(Bound::new(py, Flow::new(flow, &self.directory))?.into_any()),
-            Record::Gap(gap) => {
-                let record::Gap {
-                    records,
-                    packets,
-                    bytes,
-                    from,
-                    until,
-                } = *gap;
-                let gap = Gap {
-                    records,
-                    packets,
-                    bytes,
-                    start: seconds(from),
-                    end: seconds(until),
-                };
-                Ok(Bound::new(py, gap)?.into_any())
-            }
-            Record::Note(record::Note::ClockStep { at, by }) => {
-                let note = Note {
-                    kind: "clock_step",
-                    at: seconds(*at),
-                    by: *by as f64 / 1e9,
-                };
-                Ok(Bound::new(py, note)?.into_any())
-            }
+        let index = place(index, self.batch.records.len())?;
+        record_at(py, &self.batch, index)?.ok_or_else(no_record)
+    }
+
+    fn __iter__(&self) -> BatchIterator {
+        BatchIterator {
+            batch: self.batch.clone(),
+            next: 0,
         }
     }
 
     #[getter]
     fn opened<'py>(&self, py: Python<'py>) -> Bound<'py, Openings> {
         self.openings.bind(py).clone()
+    }
+
+    #[getter]
+    fn flow_records(&self) -> usize {
+        let flows = self.batch.records.iter();
+        flows.filter(|record| matches!(record, Record::Flow(_))).count()
     }
 
     #[pyo3(signature = (sequence, handler_errors=None))]
@@ -128,38 +138,94 @@ impl Batch {
         sequence: u64,
         handler_errors: Option<HashMap<usize, String>>,
     ) -> Bound<'py, PyBytes> {
-        let lines = py.detach(|| {
-            let mut lines = Vec::with_capacity(self.records.len() * LINE_BYTES);
-            for (index, (record, sequence)) in self.records.iter().zip(sequence..).enumerate() {
-                let error = handler_errors
-                    .as_ref()
-                    .and_then(|errors| errors.get(&index))
-                    .map(String::as_str);
-                fzgw_core::render::ocsf::record(&mut lines, record, &self.directory, sequence, None, error);
-            }
-            lines
-        });
+        let (lines, _) = py.detach(|| self.lines(Format::Ocsf, sequence, handler_errors.as_ref()));
         PyBytes::new(py, &lines)
     }
 
+    #[pyo3(signature = (format, sequence, handler_errors=None))]
+    fn render<'py>(
+        &self,
+        py: Python<'py>,
+        format: &str,
+        sequence: u64,
+        handler_errors: Option<HashMap<usize, String>>,
+    ) -> PyResult<(Bound<'py, PyBytes>, u64)> {
+        let format = Format::parse(format)
+            .ok_or_else(|| PyValueError::new_err(format!("{format:?} is no format of records")))?;
+        let (lines, count) = py.detach(|| self.lines(format, sequence, handler_errors.as_ref()));
+        Ok((PyBytes::new(py, &lines), count))
+    }
+
     fn __repr__(&self) -> String {
-        format!("<Batch of {} records>", self.records.len())
+        format!("<Batch of {} records>", self.batch.records.len())
+    }
+}
+
+impl Batch {
+    /// The lines of all records that have one in this format, and how many. Only these take a number (L4).
+    fn lines(&self, format: Format, sequence: u64, handler_errors: Option<&HashMap<usize, String>>) -> (Vec<u8>, u64) {
+        let handover::Batch { directory, records, .. } = &*self.batch;
+        let mut lines = Vec::with_capacity(records.len() * LINE_BYTES);
+        let mut count = 0;
+        for (index, record) in records.iter().enumerate() {
+            let error = handler_errors.and_then(|errors| errors.get(&index)).map(String::as_str);
+            let written = format.record(&mut lines, record, directory, sequence + count, None, error);
+            count += u64::from(written);
+        }
+        (lines, count)
+    }
+}
+
+#[pymethods]
+impl BatchIterator {
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let record = record_at(py, &self.batch, self.next)?;
+        self.next += 1;
+        Ok(record)
     }
 }
 
 #[pymethods]
 impl Openings {
     fn __len__(&self) -> usize {
-        self.flows.len()
+        self.batch.openings.len()
     }
 
     fn __getitem__(&self, index: isize) -> PyResult<Flow> {
-        at(&self.flows, index).map(|flow| Flow::new(flow, &self.directory))
+        let index = place(index, self.batch.openings.len())?;
+        Flow::of_opening(&self.batch, index).ok_or_else(no_record)
     }
 }
 
-fn at<T>(items: &[T], index: isize) -> PyResult<&T> {
-    let place = if index < 0 { index + items.len() as isize } else { index };
-    let item = usize::try_from(place).ok().and_then(|place| items.get(place));
-    item.ok_or_else(|| PyIndexError::new_err("no record at this index"))
+/// The record at `index` as Python's; none behind the last.
+#[inline]
+fn record_at<'py>(py: Python<'py>, batch: &Arc<handover::Batch>, index: usize) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let Some(record) = batch.records.get(index) else {
+        return Ok(None);
+    };
+    Ok(match record {
+        Record::Flow(_) => match Flow::of_record(batch, index) {
+            Some(flow) => Some(Bound::new(py, flow)?.into_any()),
+            None => None,
+        },
+        Record::Gap(gap) => Some(Bound::new(py, Gap::from(gap))?.into_any()),
+        Record::Note(note) => Some(Bound::new(py, Note::from(note))?.into_any()),
+    })
+}
+
+/// An index as Python counts, from either end.
+fn place(index: isize, len: usize) -> PyResult<usize> {
+    let place = if index < 0 { index + len as isize } else { index };
+    usize::try_from(place)
+        .ok()
+        .filter(|place| *place < len)
+        .ok_or_else(no_record)
+}
+
+fn no_record() -> PyErr {
+    PyIndexError::new_err("no record at this index")
 }

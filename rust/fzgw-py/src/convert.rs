@@ -4,8 +4,7 @@
 use std::net::SocketAddr;
 
 use fzgw_core::config::{GatewayConfig, PeerConfig, PortRange, ResourceConfig, RuleConfig};
-use fzgw_core::flow::Limits;
-use fzgw_core::flow::table::Purpose;
+use fzgw_core::flow::{Limits, Purpose};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -34,6 +33,8 @@ struct Gateway {
 struct FlowLogs {
     max_flows: usize,
     max_flows_per_peer: Option<usize>,
+    open_after: f64,
+    update_every: f64,
     close_delay: f64,
     idle: Idle,
 }
@@ -92,7 +93,6 @@ pub(crate) fn config(config: &Bound<'_, PyAny>, flow_logs: bool, open_events: bo
         resources,
         rules,
     } = config.extract()?;
-    let max_flows_per_peer = logs.max_flows_per_peer;
     Ok(GatewayConfig {
         uid: gateway.uid,
         name: gateway.name,
@@ -105,23 +105,37 @@ pub(crate) fn config(config: &Bound<'_, PyAny>, flow_logs: bool, open_events: bo
         peers: peers.into_iter().map(peer).collect::<PyResult<_>>()?,
         resources: resources.into_iter().map(resource).collect::<PyResult<_>>()?,
         rules: (!rules.is_empty()).then(|| rules.into_iter().map(rule).collect()),
-        limits: Limits {
-            max_flows: logs.max_flows,
-            max_flows_per_peer,
-            tcp_idle: nanoseconds(logs.idle.tcp),
-            tcp_opening_idle: nanoseconds(logs.idle.tcp_opening),
-            udp_idle: nanoseconds(logs.idle.udp),
-            icmp_idle: nanoseconds(logs.idle.icmp),
-            other_idle: nanoseconds(logs.idle.other),
-            close_delay: nanoseconds(logs.close_delay),
-        },
+        limits: flow_limits(&logs),
         purpose: Purpose {
             records: flow_logs,
+            updates: true,
             openings: open_events,
             rules: false,
         },
         handshake_rate: limits.handshake_rate,
     })
+}
+
+/// Reads a `fzgw.config.FlowLogsConfig`.
+pub(crate) fn limits(flow_logs: &Bound<'_, PyAny>) -> PyResult<Limits> {
+    let logs = flow_logs.extract()?;
+    Ok(flow_limits(&logs))
+}
+
+fn flow_limits(logs: &FlowLogs) -> Limits {
+    Limits {
+        max_flows: logs.max_flows,
+        max_flows_per_peer: logs.max_flows_per_peer,
+        tcp_idle: nanoseconds(logs.idle.tcp),
+        tcp_opening_idle: nanoseconds(logs.idle.tcp_opening),
+        udp_idle: nanoseconds(logs.idle.udp),
+        icmp_idle: nanoseconds(logs.idle.icmp),
+        other_idle: nanoseconds(logs.idle.other),
+        close_delay: nanoseconds(logs.close_delay),
+        open_after: nanoseconds(logs.open_after),
+        update_every: nanoseconds(logs.update_every),
+        ..Limits::default()
+    }
 }
 
 fn peer(peer: Peer) -> PyResult<PeerConfig> {

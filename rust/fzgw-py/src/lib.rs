@@ -8,6 +8,9 @@ mod error;
 mod flow;
 mod gateway;
 mod keys;
+mod ledgers;
+mod receiver;
+mod replay;
 mod toml_lines;
 
 /// The Rust engine of fzgw.
@@ -20,11 +23,13 @@ mod _core {
     #[pymodule_export]
     use crate::error::StartError;
     #[pymodule_export]
-    use crate::flow::{Delta, Flow, Path, Peer};
+    use crate::flow::{Delta, Flow, IcmpErrors, Path, Peer, Tcp};
     #[pymodule_export]
     use crate::gateway::Gateway;
     #[pymodule_export]
     use crate::keys::{generate_private_key, public_key};
+    #[pymodule_export]
+    use crate::replay::Replay;
     #[pymodule_export]
     use crate::toml_lines::toml_lines;
 

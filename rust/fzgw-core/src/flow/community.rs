@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
 use crate::packet::protocol;
@@ -10,22 +11,24 @@ use crate::packet::protocol;
 /// The Community ID of a flow, seed 0. `icmp` is the type and code of an ICMP flow's first message; ports of ICMP and
 /// of protocols without ports are not looked at.
 pub fn community_id(src: (IpAddr, u16), dst: (IpAddr, u16), protocol: u8, icmp: Option<(u8, u8)>) -> String {
+    text(src, dst, protocol, icmp).into_iter().map(char::from).collect()
+}
+
+/// As [`community_id`], without an allocation: ASCII that needs no escapes in JSON.
+pub(crate) fn text(src: (IpAddr, u16), dst: (IpAddr, u16), protocol: u8, icmp: Option<(u8, u8)>) -> [u8; TEXT_BYTES] {
+    let mut text = [0; TEXT_BYTES];
+    let (version, hash) = text.split_at_mut(VERSION.len());
+    version.copy_from_slice(VERSION);
+    let written = STANDARD.encode_slice(digest(src, dst, protocol, icmp), hash);
+    debug_assert_eq!(written, Ok(TEXT_BYTES - VERSION.len()));
+    text
+}
+
+/// The hash that the text of a Community ID is made of.
+pub(super) fn digest(src: (IpAddr, u16), dst: (IpAddr, u16), protocol: u8, icmp: Option<(u8, u8)>) -> [u8; 20] {
     let ports = match (protocol, icmp) {
         (protocol::TCP | protocol::UDP | SCTP, _) => Some((src.1, dst.1, false)),
-        (_, Some((kind, code))) => {
-            let answer = if protocol == protocol::ICMP {
-                ICMP_ANSWERS
-            } else {
-                ICMPV6_ANSWERS
-            };
-            let other = answer.iter().find_map(|pair| match *pair {
-                (ask, reply) if ask == kind => Some(reply),
-                (ask, reply) if reply == kind => Some(ask),
-                _ => None,
-            });
-            // A message that knows no answer goes one way, and its code stands in the other place.
-            Some((kind.into(), other.unwrap_or(code).into(), other.is_none()))
-        }
+        (_, Some(message)) => Some(icmp_ports(protocol, message)),
         _ => None,
     };
     let (src_port, dst_port, one_way) = ports.unwrap_or((0, 0, false));
@@ -45,12 +48,28 @@ pub fn community_id(src: (IpAddr, u16), dst: (IpAddr, u16), protocol: u8, icmp: 
         hash.update(low_port.to_be_bytes());
         hash.update(high_port.to_be_bytes());
     }
-    let mut text = String::with_capacity(30);
-    text.push_str("1:");
-    base64::engine::general_purpose::STANDARD.encode_string(hash.finalize(), &mut text);
-    text
+    hash.finalize().into()
 }
 
+/// What Zeek puts where ports are: the type of the message and the type that answers it. A message that knows no answer
+/// goes one way (the third value), and its code stands in the other place.
+pub(crate) fn icmp_ports(protocol: u8, (kind, code): (u8, u8)) -> (u16, u16, bool) {
+    let answers = if protocol == protocol::ICMP {
+        ICMP_ANSWERS
+    } else {
+        ICMPV6_ANSWERS
+    };
+    let other = answers.iter().find_map(|pair| match *pair {
+        (ask, reply) if ask == kind => Some(reply),
+        (ask, reply) if reply == kind => Some(ask),
+        _ => None,
+    });
+    (kind.into(), other.unwrap_or(code).into(), other.is_none())
+}
+
+/// Bytes of a Community ID's text: the version and 20 bytes in base64.
+const TEXT_BYTES: usize = VERSION.len() + 28;
+const VERSION: &[u8] = b"1:";
 const SEED: u16 = 0;
 const SCTP: u8 = 132;
 /// Messages and their answers, as Zeek pairs them.

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use super::key::{FlowKey, Side, class, wide};
-use super::record::{Direction, PeerId, Standing, Timestamp};
+use super::paths::PathId;
+use super::pressure::PeerFlows;
+use super::record::{PeerId, Standing, Timestamp};
+use super::slab::flag;
 use super::table::FlowTable;
 use crate::packet::{PacketInfo, Transport};
 
-/// A denied flow ends after this silence.
-pub(super) const DENIED_IDLE: u64 = 30_000_000_000;
 /// Past so many live keys of one peer, its denials join by responder address and rule.
 const JOIN_HOSTS_FROM: usize = 256;
 /// Past so many, by rule alone. A peer holds this many denied flows and one a rule and direction at most.
@@ -25,11 +26,6 @@ enum Grain {
 impl FlowTable {
     /// Counts a packet that policy dropped. Any counts, whatever its flags.
     pub(super) fn deny(&mut self, peer: PeerId, side: Side, packet: &PacketInfo, standing: Standing, now: Timestamp) {
-        let grain = match self.denied_flows(peer) {
-            0..JOIN_HOSTS_FROM => Grain::Port,
-            JOIN_HOSTS_FROM..JOIN_RULES_FROM => Grain::Host,
-            _ => Grain::Rule,
-        };
         let key = |grain| key(grain, peer, side, packet, standing);
         // A key that is there already goes on counting, however many others there are by now.
         let candidates = [Grain::Port, Grain::Host, Grain::Rule];
@@ -37,14 +33,59 @@ impl FlowTable {
         let slot = match found {
             Some(slot) => slot,
             None => {
+                // Only now: a key that the look-ups found over has ended by them.
+                let grain = match self.denied_flows(peer) {
+                    0..JOIN_HOSTS_FROM => Grain::Port,
+                    JOIN_HOSTS_FROM..JOIN_RULES_FROM => Grain::Host,
+                    _ => Grain::Rule,
+                };
                 let first = matches!(grain, Grain::Port).then_some(packet.src);
                 self.open_denied(key(grain), side, standing, first, now)
             }
         };
-        self.count_attempt(slot, packet.len, now);
+        self.count_attempt(slot, packet, now);
         if found.is_none() {
             self.announce(slot);
         }
+    }
+
+    fn open_denied(
+        &mut self,
+        key: FlowKey,
+        side: Side,
+        standing: Standing,
+        first_src: Option<IpAddr>,
+        now: Timestamp,
+    ) -> u32 {
+        let by_peer = if side == Side::FromPeer {
+            flag::INITIATOR_IS_PEER
+        } else {
+            0
+        };
+        let slot = self.take_slot(&key, flag::INITIATOR_KNOWN | by_peer, standing, PathId::NONE, now);
+        if first_src.is_some() {
+            self.slab.with_extra(slot).first_src = first_src;
+        }
+        let peer = self.peers.entry(key.peer).or_insert_with(PeerFlows::new);
+        peer.denied.push(&mut self.slab, slot);
+        self.ledger.live_denied += 1;
+        self.schedule(slot);
+        slot
+    }
+
+    fn count_attempt(&mut self, slot: u32, packet: &PacketInfo, now: Timestamp) {
+        if self.slab[slot].is(flag::CLEAN) {
+            self.soil(slot);
+        }
+        let flow = &mut self.slab[slot];
+        // A denied flow has no forwarded counts: their place holds the attempts.
+        flow.out.count(packet);
+        flow.last = now.mono;
+        self.ledger.attempts.count(packet);
+    }
+
+    fn denied_flows(&self, peer: PeerId) -> usize {
+        self.peers.get(&peer).map_or(0, |flows| flows.denied.len())
     }
 }
 
@@ -59,9 +100,9 @@ fn key(grain: Grain, peer: PeerId, side: Side, packet: &PacketInfo, standing: St
         | Transport::Other => 0,
     };
     let family = if packet.dst.is_ipv6() { class::IPV6 } else { 0 };
-    let inbound = match direction(side) {
-        Direction::Outbound => 0,
-        Direction::Inbound => class::INBOUND,
+    let inbound = match side {
+        Side::FromPeer => 0,
+        Side::ToPeer => class::INBOUND,
     };
     let (far, far_port, protocol, joined) = match grain {
         Grain::Port => (wide(packet.dst), port, packet.protocol, family),
@@ -69,21 +110,13 @@ fn key(grain: Grain, peer: PeerId, side: Side, packet: &PacketInfo, standing: St
         Grain::Rule => (0, 0, 0, class::JOINED_RULE | class::IPV6),
     };
     FlowKey {
-        near: standing.rule.map_or(u128::MAX, |rule| u128::from(rule.0)),
+        near: standing.rule.map_or(u32::MAX, |rule| rule.0).into(),
         far,
         peer,
         near_port: 0,
         far_port,
         protocol,
         class: class::DENIED | inbound | joined,
-    }
-}
-
-/// A denied packet's sender is the initiator.
-pub(super) fn direction(side: Side) -> Direction {
-    match side {
-        Side::FromPeer => Direction::Outbound,
-        Side::ToPeer => Direction::Inbound,
     }
 }
 

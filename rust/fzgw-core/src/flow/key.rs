@@ -67,10 +67,14 @@ pub(super) mod class {
     pub(crate) const JOINED_RULE: u8 = 32;
 }
 
+/// What stands in front of an IPv4 address that is mapped into IPv6.
+const MAPPED: u128 = 0xffff << 32;
+
 /// IPv4 as mapped IPv6.
+#[inline]
 pub(super) fn wide(address: IpAddr) -> u128 {
     match address {
-        IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
+        IpAddr::V4(v4) => MAPPED | u128::from(v4.to_bits()),
         IpAddr::V6(v6) => u128::from(v6),
     }
 }
@@ -87,6 +91,7 @@ pub(super) fn narrow(address: u128, class: u8) -> IpAddr {
 impl FlowKey {
     /// The key of the flow that this packet belongs to, and who its initiator is if this packet opens it; `None` for
     /// what has no flow of its own (ICMP errors, redirects, fragments).
+    #[inline]
     pub(super) fn of(peer: PeerId, side: Side, info: &PacketInfo) -> Option<(Self, Initiator)> {
         let (src_port, dst_port, class, initiator) = match info.transport {
             Transport::Tcp { src_port, dst_port, .. } | Transport::Udp { src_port, dst_port } => {
@@ -109,55 +114,35 @@ impl FlowKey {
             Transport::Other => (0, 0, 0, Initiator::Sender),
             Transport::IcmpError { .. } | Transport::Redirect | Transport::Fragment => return None,
         };
-        let tuple = Tuple {
-            src: info.src,
-            dst: info.dst,
-            src_port,
-            dst_port,
-            protocol: info.protocol,
-        };
-        Some((Self::from_tuple(peer, side, tuple, class), initiator))
+        let (src, dst) = ((&info.src, src_port), (&info.dst, dst_port));
+        Some((Self::from_tuple(peer, side, src, dst, info.protocol, class), initiator))
     }
 
     /// The key of the flow that an ICMP error travelling to `side` complains about: its packet went the other way.
     pub(super) fn of_original(peer: PeerId, side: Side, original: &Original) -> Self {
-        let Original {
-            src,
-            dst,
-            protocol,
-            src_port,
-            dst_port,
-        } = *original;
-        Self::from_tuple(
-            peer,
-            side.turned(),
-            Tuple {
-                src,
-                dst,
-                src_port,
-                dst_port,
-                protocol,
-            },
-            0,
-        )
+        let src = (&original.src, original.src_port);
+        let dst = (&original.dst, original.dst_port);
+        Self::from_tuple(peer, side.turned(), src, dst, original.protocol, 0)
     }
 
-    fn from_tuple(peer: PeerId, side: Side, tuple: Tuple, class: u8) -> Self {
-        let Tuple {
-            src,
-            dst,
-            src_port,
-            dst_port,
-            protocol,
-        } = tuple;
+    #[inline]
+    fn from_tuple(
+        peer: PeerId,
+        side: Side,
+        (src, src_port): (&IpAddr, u16),
+        (dst, dst_port): (&IpAddr, u16),
+        protocol: u8,
+        class: u8,
+    ) -> Self {
+        let family = if src.is_ipv6() { class::IPV6 } else { 0 };
+        let (src, dst) = (wide(*src), wide(*dst));
         let (near, far, near_port, far_port) = match side {
             Side::FromPeer => (src, dst, src_port, dst_port),
             Side::ToPeer => (dst, src, dst_port, src_port),
         };
-        let family = if src.is_ipv6() { class::IPV6 } else { 0 };
         Self {
-            near: wide(near),
-            far: wide(far),
+            near,
+            far,
             peer,
             near_port,
             far_port,
@@ -183,14 +168,6 @@ impl FlowKey {
             _ => None,
         }
     }
-}
-
-struct Tuple {
-    src: IpAddr,
-    dst: IpAddr,
-    src_port: u16,
-    dst_port: u16,
-    protocol: u8,
 }
 
 /// Who began a flow, seen from the packet that opens it.

@@ -1,6 +1,7 @@
 //! The books of the flow engine: ledger L2 and L2b, in packets and bytes, per side.
 
 use super::key::Side;
+use crate::packet::PacketInfo;
 
 /// Packets and IP bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,6 +17,12 @@ impl Tally {
     pub fn add(&mut self, bytes: u64) {
         self.packets += 1;
         self.bytes += bytes;
+    }
+
+    /// A packet more, as the segments that travel.
+    pub(super) fn count(&mut self, packet: &PacketInfo) {
+        self.packets += u64::from(packet.segments);
+        self.bytes += u64::from(packet.len);
     }
 
     /// One packet less.
@@ -44,7 +51,7 @@ pub enum Untracked {
     Stray,
     /// An ICMP error that matches no flow (R13).
     IcmpError,
-    /// A later fragment (R15).
+    /// A later fragment whose first never came, or whose flow is over (R15).
     Fragment,
 }
 
@@ -62,7 +69,7 @@ impl Untracked {
     }
 }
 
-/// One side of ledger L2: `forwarded = ended + live + icmp_errors + Σ untracked`.
+/// One side of ledger L2: `forwarded = ended + live + icmp_errors + pending_fragments + Σ untracked`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SideLedger {
     /// What the flow engine was told was passed on.
@@ -73,6 +80,8 @@ pub struct SideLedger {
     pub live: Tally,
     /// ICMP errors that belong to a flow.
     pub icmp_errors: Tally,
+    /// Fragments that wait for their first (R15).
+    pub pending_fragments: Tally,
     /// By [`Untracked`].
     pub untracked: [Tally; Untracked::ALL.len()],
 }
@@ -83,6 +92,7 @@ impl SideLedger {
         let mut sum = self.ended;
         sum.join(self.live);
         sum.join(self.icmp_errors);
+        sum.join(self.pending_fragments);
         for untracked in self.untracked {
             sum.join(untracked);
         }

@@ -10,8 +10,8 @@ use super::record::OuterPath;
 pub struct PathId(u32);
 
 impl PathId {
-    /// No path: the packet was never sent.
-    pub(super) const NONE: PathId = PathId(u32::MAX);
+    /// No path: the packet was never sent, or it comes from a capture.
+    pub const NONE: PathId = PathId(u32::MAX);
 }
 
 struct Entry {

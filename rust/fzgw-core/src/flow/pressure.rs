@@ -1,109 +1,99 @@
 //! Who must go when the table is full (R26).
 //!
-//! A peer at its bound loses its own least recently active flow. To find it, a peer under pressure gets a heap of
-//! (last activity, flow). Activity after that does not touch the heap: an entry that turns out to be stale is put
-//! back with its present time, so that the first fresh one is the least recent exactly, and each packet pays for at
-//! most one such step. Peers that never reach their bound pay nothing.
+//! A peer at its bound loses its own least recently active flow. To find it, a peer under pressure has its list of
+//! flows sorted by their last activity, once; from then on each packet moves its flow to the end of the list. Peers
+//! that never reach their bound pay nothing.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use super::slab::{NONE, Slab};
 
-use super::slab::{NONE, Slab, flag};
-
-/// The flows of one peer: lists through the slots, and the heap while under pressure.
+/// The flows of one peer, in lists through the slots.
 pub(super) struct PeerFlows {
-    /// Allowed flows, newest first.
+    /// Allowed flows; by their last activity while under pressure.
     pub(super) allowed: List,
-    /// Denied flows, newest first.
+    /// Denied flows.
     pub(super) denied: List,
-    recency: Option<BinaryHeap<Reverse<Entry>>>,
+    under_pressure: bool,
 }
-
-/// Last activity, serial number, slot.
-type Entry = (u64, u64, u32);
 
 /// A doubly linked list through `peer_prev` and `peer_next` of the slots.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct List {
     head: u32,
+    tail: u32,
     len: usize,
 }
 
 impl PeerFlows {
     pub(super) fn new() -> Self {
-        let empty = List { head: NONE, len: 0 };
         Self {
-            allowed: empty,
-            denied: empty,
-            recency: None,
+            allowed: List::EMPTY,
+            denied: List::EMPTY,
+            under_pressure: false,
         }
     }
 
-    /// A flow was opened and stands in the list.
-    pub(super) fn opened(&mut self, slab: &Slab, slot: u32) {
-        let Some(heap) = &mut self.recency else { return };
-        heap.push(Reverse((slab[slot].last, slab[slot].serial, slot)));
-        // Entries of flows that ended by themselves are only met at the top; do not let them gather.
-        if heap.len() > 2 * self.allowed.len + 64 {
-            self.recency = Some(self.ranked(slab));
+    /// Begins to keep the list by activity. True: it was not kept before.
+    pub(super) fn press(&mut self, slab: &mut Slab) -> bool {
+        if self.under_pressure {
+            return false;
         }
+        self.under_pressure = true;
+        let mut slots: Vec<u32> = self.allowed.iter(slab).collect();
+        slots.sort_unstable_by_key(|slot| (slab[*slot].last, slab[*slot].serial));
+        self.allowed = List::EMPTY;
+        for slot in slots {
+            self.allowed.push(slab, slot);
+        }
+        true
     }
 
-    /// The least recently active allowed flow; of several, the one opened first.
-    pub(super) fn least_recent(&mut self, slab: &Slab) -> Option<u32> {
-        if self.recency.is_none() {
-            self.recency = Some(self.ranked(slab));
-        }
-        let heap = self.recency.as_mut()?;
-        while let Some(Reverse((seen, serial, slot))) = heap.pop() {
-            let flow = &slab[slot];
-            if flow.serial != serial || !flow.is(flag::LIVE) {
-                continue;
-            }
-            if flow.last > seen {
-                heap.push(Reverse((flow.last, serial, slot)));
-                continue;
-            }
-            return Some(slot);
-        }
-        None
+    /// The pressure is over. True: there was some.
+    pub(super) fn relax(&mut self) -> bool {
+        std::mem::take(&mut self.under_pressure)
     }
 
-    /// The pressure is over.
-    pub(super) fn relax(&mut self) {
-        self.recency = None;
-    }
-
-    fn ranked(&self, slab: &Slab) -> BinaryHeap<Reverse<Entry>> {
-        self.allowed
-            .iter(slab)
-            .map(|slot| Reverse((slab[slot].last, slab[slot].serial, slot)))
-            .collect()
+    /// The flow has just been active.
+    pub(super) fn touched(&mut self, slab: &mut Slab, slot: u32) {
+        if self.under_pressure && self.allowed.tail != slot {
+            self.allowed.remove(slab, slot);
+            self.allowed.push(slab, slot);
+        }
     }
 }
 
 impl List {
+    const EMPTY: List = List {
+        head: NONE,
+        tail: NONE,
+        len: 0,
+    };
+
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
+    /// The oldest; under pressure the least recently active.
     pub(super) fn head(&self) -> Option<u32> {
         (self.head != NONE).then_some(self.head)
     }
 
     pub(super) fn push(&mut self, slab: &mut Slab, slot: u32) {
-        if self.head != NONE {
-            slab[self.head].peer_prev = slot;
+        if self.tail == NONE {
+            self.head = slot;
+        } else {
+            slab[self.tail].peer_next = slot;
         }
-        slab[slot].peer_prev = NONE;
-        slab[slot].peer_next = self.head;
-        self.head = slot;
+        slab[slot].peer_prev = self.tail;
+        slab[slot].peer_next = NONE;
+        self.tail = slot;
         self.len += 1;
     }
 
     pub(super) fn remove(&mut self, slab: &mut Slab, slot: u32) {
         let (prev, next) = (slab[slot].peer_prev, slab[slot].peer_next);
-        if next != NONE {
+        if next == NONE {
+            self.tail = prev;
+        } else {
             slab[next].peer_prev = prev;
         }
         if prev == NONE {

@@ -5,9 +5,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+pub use super::history::History;
+use super::ledger::Tally;
+use crate::packet::PacketInfo;
+
 /// An opaque number of a peer, never reused while the process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId(pub u32);
+
+impl PeerId {
+    /// The peer of flows in a capture that is read without a configuration.
+    pub const NOBODY: PeerId = PeerId(u32::MAX);
+}
 
 /// An interned name of a rule or resource: an index into [`Directory::names`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,6 +42,44 @@ pub struct Counts {
     pub payload: u64,
 }
 
+impl Counts {
+    /// Nothing.
+    pub const ZERO: Counts = Counts {
+        packets: 0,
+        bytes: 0,
+        payload: 0,
+    };
+
+    /// A packet more, as the segments that travel.
+    pub(super) fn count(&mut self, packet: &PacketInfo) {
+        self.packets += u64::from(packet.segments);
+        self.bytes += u64::from(packet.len);
+        self.payload += u64::from(packet.payload);
+    }
+
+    /// All of `other` more.
+    pub(super) fn join(&mut self, other: Counts) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+        self.payload += other.payload;
+    }
+
+    /// All of `other` less.
+    pub(super) fn part(&mut self, other: Counts) {
+        self.packets -= other.packets;
+        self.bytes -= other.bytes;
+        self.payload -= other.payload;
+    }
+
+    /// Packets and bytes alone.
+    pub(super) fn tally(self) -> Tally {
+        Tally {
+            packets: self.packets,
+            bytes: self.bytes,
+        }
+    }
+}
+
 /// Counts of both directions: out is initiator to responder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traffic {
@@ -40,6 +87,15 @@ pub struct Traffic {
     pub out: Counts,
     /// Responder to initiator.
     pub r#in: Counts,
+}
+
+impl Traffic {
+    /// What came since `before`, an earlier state of the same flow.
+    pub(super) fn since(mut self, before: Traffic) -> Traffic {
+        self.out.part(before.out);
+        self.r#in.part(before.r#in);
+        self
+    }
 }
 
 /// Which of a flow's records this is.
@@ -71,6 +127,8 @@ pub enum Direction {
     Outbound,
     /// Somebody outside opened it towards the peer.
     Inbound,
+    /// In a capture without a configuration there is no peer (see [`PeerId::NOBODY`]).
+    Unknown,
 }
 
 impl Direction {
@@ -79,6 +137,7 @@ impl Direction {
         match self {
             Direction::Outbound => "outbound",
             Direction::Inbound => "inbound",
+            Direction::Unknown => "unknown",
         }
     }
 }
@@ -134,6 +193,8 @@ pub enum EndReason {
     PeerRemoved,
     /// The gateway stopped (R27).
     Shutdown,
+    /// The capture ended.
+    CaptureEnd,
 }
 
 impl EndReason {
@@ -148,9 +209,97 @@ impl EndReason {
             EndReason::Evicted => "evicted",
             EndReason::PeerRemoved => "peer_removed",
             EndReason::Shutdown => "shutdown",
+            EndReason::CaptureEnd => "capture_end",
         }
     }
 }
+
+/// How far a conversation came, in the words of Zeek's conn.log (R10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnState {
+    /// The initiator spoke and had no answer.
+    S0,
+    /// TCP: established and not ended.
+    S1,
+    /// TCP: established and ended by both. UDP: both spoke.
+    Sf,
+    /// TCP: the responder refused the SYN with an RST.
+    Rej,
+    /// TCP: established, and the initiator alone has ended its side.
+    S2,
+    /// TCP: established, and the responder alone has ended its side.
+    S3,
+    /// TCP: established, and the initiator reset it.
+    Rsto,
+    /// TCP: the responder reset it.
+    Rstr,
+    /// TCP: the initiator sent a SYN and then an RST, and no SYN-ACK was seen.
+    Rstos0,
+    /// TCP: the responder sent a SYN-ACK and then an RST, and no SYN was seen.
+    Rstrh,
+    /// TCP: the initiator sent a SYN and then a FIN, and no SYN-ACK was seen.
+    Sh,
+    /// TCP: the responder sent a SYN-ACK and then a FIN, and no SYN was seen. UDP: only the responder spoke.
+    Shr,
+    /// None of these: met in the middle, or a protocol that has no such states.
+    Oth,
+}
+
+impl ConnState {
+    /// The word of the records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ConnState::S0 => "S0",
+            ConnState::S1 => "S1",
+            ConnState::Sf => "SF",
+            ConnState::Rej => "REJ",
+            ConnState::S2 => "S2",
+            ConnState::S3 => "S3",
+            ConnState::Rsto => "RSTO",
+            ConnState::Rstr => "RSTR",
+            ConnState::Rstos0 => "RSTOS0",
+            ConnState::Rstrh => "RSTRH",
+            ConnState::Sh => "SH",
+            ConnState::Shr => "SHR",
+            ConnState::Oth => "OTH",
+        }
+    }
+}
+
+/// What is told of a TCP connection alone (R10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpRecord {
+    /// What happened, in order.
+    pub history: History,
+    /// Flags seen from the initiator, OR-ed.
+    pub flags_out: u8,
+    /// Flags seen from the responder, OR-ed.
+    pub flags_in: u8,
+    /// Nanoseconds from the last SYN before the first SYN-ACK to that: the responder's side of the gateway.
+    pub syn_to_syn_ack: Option<u64>,
+    /// Nanoseconds from the last SYN-ACK to the initiator's first segment after it: the initiator's side.
+    pub syn_ack_to_ack: Option<u64>,
+    /// Segments of the initiator that began before what it had sent already.
+    pub retransmits_out: u32,
+    /// Segments of the responder that began before what it had sent already.
+    pub retransmits_in: u32,
+}
+
+/// ICMP errors of one type and code about a flow (R13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IcmpErrors {
+    /// ICMP or ICMPv6 type, by the flow's IP version; 255 with code 255 for those past [`MAX_ICMP_ERRORS`] kinds.
+    pub kind: u8,
+    /// Its code.
+    pub code: u8,
+    /// Errors.
+    pub packets: u64,
+    /// Their IP bytes.
+    pub bytes: u64,
+}
+
+/// A flow lists at most this many types and codes; the last one stands for all further ones.
+pub const MAX_ICMP_ERRORS: usize = 16;
 
 /// The outer path of a tunnel: the two ends of its datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -213,12 +362,16 @@ pub struct FlowRecord {
     pub total: Traffic,
     /// Counts since the flow's record before this one (R19).
     pub delta: Traffic,
-    /// Packets that were denied; 0 on an allowed flow.
-    pub attempts: u64,
-    /// IP bytes that were denied; 0 on an allowed flow.
-    pub attempted_bytes: u64,
-    /// TCP flags seen from the initiator and from the responder, OR-ed.
-    pub tcp_flags: Option<(u8, u8)>,
+    /// What was denied since the flow began; 0 on an allowed flow.
+    pub attempts: Tally,
+    /// What was denied since the flow's record before this one.
+    pub attempts_delta: Tally,
+    /// How far it came (R10).
+    pub conn_state: ConnState,
+    /// Of an allowed TCP flow.
+    pub tcp: Option<TcpRecord>,
+    /// ICMP errors about it, by type and code in the order of their first, since the flow began (R13).
+    pub icmp_errors: Vec<IcmpErrors>,
     /// Outer paths, oldest first, at most [`MAX_PATHS`].
     pub paths: Vec<PathSeen>,
     /// How many paths there were, also past [`MAX_PATHS`].

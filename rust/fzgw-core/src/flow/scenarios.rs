@@ -1,15 +1,19 @@
 //! The scenarios of the flow rules, by number, at the engine's public edge and under simulated time. Those that need a
 //! tunnel are in `gateway/scenarios.rs`.
 
+use super::Purpose;
 use super::current::{record_packet, record_path, record_peer, record_standing};
-use super::record::{EndReason, OuterPath};
-use super::table::Purpose;
+use super::record::{Activity, ConnState, EndReason, IcmpErrors, OuterPath};
 use super::{
     Counted, FlowRecord, FlowTable, Limits, PacketScope, PathId, PeerId, Record, Side, Standing, Timestamp, Untracked,
     Verdict,
 };
 use crate::packet::{PacketInfo, TcpFlags};
 use crate::testkit::{echo, icmp_error, tcp, udp};
+
+mod facts;
+mod fragments;
+mod reports;
 
 const SECOND: u64 = 1_000_000_000;
 const WALL: u64 = 1_700_000_000 * SECOND;
@@ -35,6 +39,7 @@ impl Engine {
     fn with(limits: Limits) -> Self {
         let purpose = Purpose {
             records: true,
+            updates: true,
             openings: false,
             rules: false,
         };
@@ -56,11 +61,15 @@ impl Engine {
     }
 
     fn handle(&mut self, peer: PeerId, side: Side, packet: &[u8], verdict: Verdict) -> Counted {
+        self.pass(peer, side, &PacketInfo::parse(packet).unwrap(), verdict)
+    }
+
+    fn pass(&mut self, peer: PeerId, side: Side, packet: &PacketInfo, verdict: Verdict) -> Counted {
         let now = self.moment();
         let path = self.path;
         let scope = PacketScope::begin(&mut self.table, side, now);
         record_peer(peer);
-        record_packet(&PacketInfo::parse(packet).unwrap());
+        record_packet(packet);
         record_standing(Standing {
             verdict,
             rule: None,
@@ -92,7 +101,15 @@ impl Engine {
         self
     }
 
+    /// The close records since the last call; open and update records go unseen.
     fn closed(&mut self) -> Vec<FlowRecord> {
+        let mut flows = self.told();
+        flows.retain(|flow| flow.activity == Activity::Close);
+        flows
+    }
+
+    /// All records of flows since the last call.
+    fn told(&mut self) -> Vec<FlowRecord> {
         let records = self.table.drain_records();
         records
             .filter_map(|record| {
@@ -444,6 +461,16 @@ fn scenario_27_port_unreachable_ends_a_flow_that_had_no_answer() {
     let closed = engine.closed();
     assert_eq!(closed.iter().map(packets).collect::<Vec<_>>(), [(1, 0)]);
     assert_eq!(reason(&closed[0]), Some(EndReason::IcmpUnreachable));
+    assert_eq!(closed[0].conn_state, ConnState::S0, "Zeek's");
+    assert_eq!(
+        closed[0].icmp_errors,
+        [IcmpErrors {
+            kind: 3,
+            code: 3,
+            packets: 1,
+            bytes: 61
+        }]
+    );
     assert_eq!(
         engine.table.ledger().sides[Side::ToPeer as usize].icmp_errors.packets,
         1
@@ -458,7 +485,17 @@ fn scenario_28_too_big_is_counted_and_the_flow_goes_on() {
     engine.up(&big);
     engine.down(&icmp_error("192.0.2.9", "100.64.0.2", 3, 4, &big[..28]));
     assert_eq!(engine.closed(), []);
-    assert_eq!(packets(&engine.only()), (3, 1));
+    let flow = engine.only();
+    assert_eq!(packets(&flow), (3, 1));
+    assert_eq!(
+        flow.icmp_errors,
+        [IcmpErrors {
+            kind: 3,
+            code: 4,
+            packets: 1,
+            bytes: 56
+        }]
+    );
 }
 
 /// R23: few keys, and the attempts add up.
@@ -476,7 +513,7 @@ fn scenario_30_ten_thousand_denied_ports_or_hosts_are_few_records() {
         }
         let flows = engine.shut_down();
         assert_eq!(flows.len(), if hosts { 513 } else { 257 });
-        assert_eq!(flows.iter().map(|flow| flow.attempts).sum::<u64>(), 10_000);
+        assert_eq!(flows.iter().map(|flow| flow.attempts.packets).sum::<u64>(), 10_000);
         assert!(
             flows
                 .iter()
@@ -495,55 +532,93 @@ fn a_denied_flow_ends_after_thirty_silent_seconds() {
     assert_eq!(engine.closed(), []);
     engine.at(50.1).tick();
     let flow = engine.only();
-    assert_eq!((flow.attempts, flow.src_port, flow.dst_port), (2, 0, 80));
+    assert_eq!((flow.attempts.packets, flow.src_port, flow.dst_port), (2, 0, 80));
 }
 
-/// R26: one peer's scan cannot evict another peer's flow, and every evicted flow is recorded.
-#[test]
-fn scenario_33_a_scan_evicts_its_own_flows() {
-    let mut engine = Engine::with(Limits {
-        max_flows: 800,
+/// A table of 100,000 flows for eight peers, as scenario 33 has it.
+fn for_eight_peers() -> Engine {
+    let limits = Limits {
+        max_flows: 100_000,
+        open_after: 3600 * SECOND,
         ..Limits::default()
-    });
-    engine.table.configure(
-        Limits {
-            max_flows: 800,
-            ..Limits::default()
-        },
-        Purpose {
-            records: true,
-            ..<_>::default()
-        },
-        8,
-    );
-    let quiet = udp("100.64.0.3:1", SERVER, b"");
-    engine.handle(PeerId(2), Side::FromPeer, &quiet, Verdict::Allow);
-    let syn = |n: u32| {
-        tcp(
-            &format!("100.64.0.2:{}", 1024 + n % 50_000),
-            &format!("192.0.2.{}:80", n % 250),
-            SYN,
-            b"",
-        )
     };
-    for n in 0..10_000 {
-        engine.at(n as f64 * 1e-3).up(&syn(n));
-        if n == 50 {
-            // The oldest of the peer's flows stays, since it was active.
-            engine.up(&syn(0));
+    let mut engine = Engine::with(limits);
+    let purpose = Purpose {
+        records: true,
+        ..<_>::default()
+    };
+    engine.table.configure(limits, purpose, 8);
+    engine
+}
+
+/// R26: one peer's scan cannot evict another peer's flow, and every evicted flow is recorded. Memory is bounded by the
+/// peer's share: a scan of a million tuples takes the slots of 12,500 flows.
+#[test]
+fn scenario_33_a_scan_of_a_million_tuples_evicts_its_own_flows() {
+    let mut engine = for_eight_peers();
+    let quiet = udp("100.64.0.3:1", SERVER, b"");
+    for peer in 2..=8 {
+        engine.handle(PeerId(peer), Side::FromPeer, &quiet, Verdict::Allow);
+    }
+    let mut syn = tcp("100.64.0.2:4000", "192.0.2.1:80", SYN, b"");
+    let mut evicted = 0;
+    for n in 0..1_000_000u32 {
+        // Another address for each 50,000 ports.
+        syn[17] = (n / 50_000) as u8;
+        syn[22..24].copy_from_slice(&(n as u16 % 50_000 + 1).to_be_bytes());
+        engine.at(f64::from(n) * 1e-5).up(&syn);
+        if n % 10_000 == 9_999 {
+            for flow in engine.closed() {
+                assert_eq!(
+                    (flow.peer, reason(&flow), packets(&flow)),
+                    (PEER, Some(EndReason::Evicted), (1, 0))
+                );
+                evicted += 1;
+            }
         }
     }
-    let ledger = engine.table.ledger();
-    assert_eq!(ledger.live_flows, 101, "100 of the scanner, 1 of the other");
-    let evicted = engine.closed();
-    assert_eq!(evicted.len(), 9_900);
-    assert!(
-        evicted
-            .iter()
-            .all(|flow| flow.peer == PEER && reason(flow) == Some(EndReason::Evicted))
+    assert_eq!(engine.table.ledger().live_flows, 12_500 + 7);
+    assert_eq!(evicted, 1_000_000 - 12_500);
+    assert!(engine.table.slots() <= 12_500 + 7 + 4096, "{}", engine.table.slots());
+    assert_eq!(engine.shut_down().len(), 12_500 + 7);
+}
+
+/// R26: a flood of SYNs from distinct sources outside to one peer takes that peer's share and no more.
+#[test]
+fn r26_a_syn_flood_from_outside_takes_one_peers_share() {
+    let mut engine = for_eight_peers();
+    engine.handle(
+        PeerId(2),
+        Side::FromPeer,
+        &udp("100.64.0.3:1", SERVER, b""),
+        Verdict::Allow,
     );
-    let first = evicted.iter().position(|flow| flow.total.out.packets == 2).unwrap();
-    assert_eq!(first, 49, "after 49 that were silent for longer");
+    let mut syn = tcp("198.18.0.1:4000", "100.64.0.2:80", SYN, b"");
+    for n in 0..200_000u32 {
+        syn[12..16].copy_from_slice(&(0xc612_0000 + n).to_be_bytes());
+        engine.at(f64::from(n) * 1e-5).down(&syn);
+        if n % 10_000 == 9_999 {
+            assert!(engine.closed().iter().all(|flow| flow.peer == PEER));
+        }
+    }
+    assert_eq!(engine.table.ledger().live_flows, 12_500 + 1);
+    assert!(engine.table.slots() <= 12_500 + 1 + 4096);
+    assert!(engine.shut_down().iter().any(|flow| flow.peer == PeerId(2)));
+}
+
+/// R26: what was active lately stays.
+#[test]
+fn r26_the_least_recently_active_goes_first() {
+    let mut engine = Engine::with(Limits {
+        max_flows: 3,
+        ..Limits::default()
+    });
+    let from = |port: u16| udp(&format!("100.64.0.2:{port}"), SERVER, b"");
+    for (second, port) in [1, 2, 3, 1, 4, 2].into_iter().enumerate() {
+        engine.at(second as f64).up(&from(port));
+    }
+    let gone: Vec<_> = engine.closed().iter().map(|flow| flow.src_port).collect();
+    assert_eq!(gone, [2, 3]);
 }
 
 /// R26: where the table is full, the peer that holds most loses one.
@@ -575,6 +650,38 @@ fn a_full_table_takes_from_the_peer_that_holds_most() {
     );
 }
 
+/// R22: a super-packet counts as the segments that travel, headers and all.
+#[test]
+fn scenario_34_a_super_packet_is_its_segments() {
+    let mut engine = Engine::new();
+    established(&mut engine);
+    let info = PacketInfo::parse(&seg(ACK, &[0; 43 * 1380 + 100]))
+        .unwrap()
+        .segmented(1380);
+    let counted = engine.pass(PEER, Side::FromPeer, &info, Verdict::Allow);
+    let again = engine.pass(PEER, Side::FromPeer, &info, Verdict::Allow);
+    engine.table.take_back(again);
+    assert_ne!(counted, Counted::Nothing);
+    let flow = engine.only();
+    assert_eq!(flow.total.out.packets, 2 + 44);
+    assert_eq!(flow.total.out.bytes, 2 * 40 + 43 * 1420 + 140);
+    assert_eq!(flow.total.out.payload, 43 * 1380 + 100);
+}
+
+/// R6: after a restart in the middle of a download the peer's bare ACKs open nothing, the server's first payload does.
+#[test]
+fn scenario_38_a_restart_in_the_middle_of_a_download() {
+    let mut engine = Engine::new();
+    engine.up(&seg(ACK, b""));
+    engine.down(&back(ACK, &[0; 1000]));
+    engine.up(&seg(ACK, b""));
+    assert_eq!(engine.untracked(Untracked::Stray), 1);
+    let flow = engine.only();
+    assert!(!flow.initiator_known);
+    assert_eq!(flow.direction, super::record::Direction::Inbound);
+    assert_eq!(packets(&flow), (1, 1));
+}
+
 /// R16: durations are monotonic, and the step is noted.
 #[test]
 fn scenario_35_a_stepped_wall_clock_changes_no_duration() {
@@ -589,9 +696,13 @@ fn scenario_35_a_stepped_wall_clock_changes_no_duration() {
         engine.table.handle_timeout(after);
         engine.up(&udp(CLIENT, SERVER, b"x"));
         let records: Vec<Record> = engine.table.drain_records().collect();
+        let notes: Vec<_> = records
+            .iter()
+            .filter(|record| matches!(record, Record::Note(_)))
+            .collect();
         assert_eq!(
-            records,
-            [Record::Note(super::record::Note::ClockStep {
+            notes,
+            [&Record::Note(super::record::Note::ClockStep {
                 at: after.wall,
                 by: step
             })]

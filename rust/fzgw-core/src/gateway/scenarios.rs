@@ -11,13 +11,15 @@ use mock_instant::thread_local::MockClock;
 
 use super::{GatewayState, Output, Receipt};
 use crate::config::{GatewayConfig, PeerConfig, ResourceConfig, RuleConfig};
+use crate::flow::Purpose;
 use crate::flow::record::{EndReason, OuterPath};
-use crate::flow::table::Purpose;
 use crate::flow::{FlowRecord, Record, Side, Timestamp};
 use crate::packet::{PacketInfo, TcpFlags, Transport};
 use crate::peers::{MAX_WAITING, public_key};
 use crate::stats::{DatagramDrop, Drop, Originated, RecordStats, Snapshot};
 use crate::testkit::{config, echo, icmp_error, peer, tcp, udp};
+
+mod fragments;
 
 const SECOND: u64 = 1_000_000_000;
 const GATEWAY: &str = "198.51.100.1:51820";
@@ -408,7 +410,10 @@ fn scenario_29_a_denied_syn_is_told_and_recorded() {
     );
     let directory = lab.gateway.state.directory();
     let flow = lab.shut_down().remove(0);
-    assert_eq!((flow.attempts, flow.dst_port, flow.total.out.packets), (1, 25, 0));
+    assert_eq!(
+        (flow.attempts.packets, flow.dst_port, flow.total.out.packets),
+        (1, 25, 0)
+    );
     assert_eq!(directory.name(flow.rule.unwrap()), "default-deny");
 }
 
@@ -590,7 +595,7 @@ fn a_bad_network_unbalances_nothing() {
     let flows = lab.shut_down();
     let counted: u64 = flows
         .iter()
-        .map(|flow| flow.total.out.packets + flow.total.r#in.packets)
+        .map(|flow| flow.delta.out.packets + flow.delta.r#in.packets)
         .sum();
     let untracked: u64 = lab
         .snapshot()

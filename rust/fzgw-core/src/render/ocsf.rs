@@ -8,19 +8,17 @@
 
 use std::net::IpAddr;
 
-use super::{Json, Text, key};
+use super::json::{Json, key};
+use super::parts::{
+    TCP, community_id, extras, flow_uid, history, milliseconds, peers, protocol_name, shown_ip, shown_port,
+    shown_protocol,
+};
 use crate::flow::record::{
-    Activity, Counts, Direction, Directory, EndReason, FlowRecord, Gap, GatewayInfo, Note, PeerInfo, Record, Traffic,
-    Verdict,
+    Activity, ConnState, Direction, Directory, EndReason, FlowRecord, Gap, GatewayInfo, Note, PeerInfo, Record,
+    Traffic, Verdict,
 };
 
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-
-/// Appends `record` to `out` as one line of JSON with its newline.
+/// Appends `record` to `out` as one line of JSON with its newline, and says true: OCSF has a line for every record.
 ///
 /// `sequence` becomes `metadata.sequence` (L4), `now_ns` (wall clock nanoseconds) `metadata.logged_time`, and
 /// `handler_error` what a handler's exception said.
@@ -31,7 +29,7 @@ pub fn record(
     sequence: u64,
     now_ns: Option<u64>,
     handler_error: Option<&str>,
-) {
+) -> bool {
     let written = Written {
         gateway: &directory.gateway,
         sequence,
@@ -43,6 +41,7 @@ pub fn record(
         Record::Gap(gap) => gap_event(json, gap, &written),
         Record::Note(note) => note_event(json, *note, &written),
     });
+    true
 }
 
 /// What every line tells of its own making.
@@ -72,9 +71,9 @@ impl Outcome {
         match flow.activity {
             Activity::Open => Outcome::Open,
             Activity::Update => Outcome::Traffic,
-            Activity::Close if rejected(flow) => Outcome::Refuse,
+            Activity::Close if flow.conn_state == ConnState::Rej => Outcome::Refuse,
             Activity::Close if flow.end_reason == Some(EndReason::Rst) => Outcome::Reset,
-            Activity::Close if unanswered(flow) => Outcome::Fail,
+            Activity::Close if flow.conn_state == ConnState::S0 && flow.protocol == TCP => Outcome::Fail,
             Activity::Close => Outcome::Close,
         }
     }
@@ -111,19 +110,6 @@ impl Outcome {
     }
 }
 
-/// Zeek's REJ: the responder answered the SYN with RST and never with SYN-ACK.
-fn rejected(flow: &FlowRecord) -> bool {
-    flow.end_reason == Some(EndReason::Rst)
-        && flow
-            .tcp_flags
-            .is_some_and(|(out, r#in)| out & SYN != 0 && r#in & RST != 0 && r#in & SYN == 0)
-}
-
-/// A TCP connection that was tried and never had an answer. Met in the middle, it may have had one before.
-fn unanswered(flow: &FlowRecord) -> bool {
-    flow.protocol == TCP && flow.initiator_known && flow.total.r#in.packets == 0
-}
-
 fn network_activity(json: &mut Json<'_>, flow: &FlowRecord, directory: &Directory, written: &Written<'_>) {
     json.constant(Outcome::of(flow).members());
     json.number(key!("time"), milliseconds(event_time(flow)));
@@ -134,6 +120,7 @@ fn network_activity(json: &mut Json<'_>, flow: &FlowRecord, directory: &Director
     if let Some(reason) = flow.end_reason {
         json.word(key!("status_code"), reason.as_str());
     }
+    json.word(key!("status_detail"), flow.conn_state.as_str());
     json.constant(match flow.verdict {
         Verdict::Allow => r#""action_id":1,"action":"Allowed","disposition_id":1,"disposition":"Allowed","#,
         Verdict::Deny => r#""action_id":2,"action":"Denied","disposition_id":2,"disposition":"Blocked","#,
@@ -181,13 +168,7 @@ fn event_time(flow: &FlowRecord) -> u64 {
 /// Initiator and responder; one of the two is the peer. An endpoint of which nothing is known is left out.
 fn endpoints(json: &mut Json<'_>, flow: &FlowRecord, directory: &Directory) {
     let domain = flow.domain.map(|domain| directory.name(domain));
-    // An id that no configuration had is a peer with an empty name, as `Flow.peer` has it: never a flow of nobody.
-    let unknown = PeerInfo::default();
-    let peer = directory.peer(flow.peer).unwrap_or(&unknown);
-    let (src_peer, dst_peer) = match flow.direction {
-        Direction::Outbound => (Some(peer), None),
-        Direction::Inbound => (None, Some(peer)),
-    };
+    let (src_peer, dst_peer) = peers(flow, directory);
     let src = Endpoint {
         ip: shown_ip(flow, flow.src_ip),
         port: shown_port(flow, flow.src_port),
@@ -257,29 +238,16 @@ fn owner(json: &mut Json<'_>, peer: &PeerInfo) {
     });
 }
 
-/// An address that a denied flow does not have is unspecified (R23).
-fn shown_ip(flow: &FlowRecord, ip: IpAddr) -> Option<IpAddr> {
-    (flow.verdict == Verdict::Allow || !ip.is_unspecified()).then_some(ip)
-}
-
-/// Ports are TCP's and UDP's: an ICMP identifier goes to `unmapped.icmp`. One that a denied flow does not have is 0.
-fn shown_port(flow: &FlowRecord, port: u16) -> Option<u16> {
-    let has_ports = matches!(flow.protocol, TCP | UDP);
-    (has_ports && (flow.verdict == Verdict::Allow || port != 0)).then_some(port)
-}
-
 fn connection_info(json: &mut Json<'_>, flow: &FlowRecord, gateway: &GatewayInfo) {
     json.text_of(key!("uid"), |text| flow_uid(text, flow, gateway));
-    if let Some(community_id) = flow.community_id() {
-        json.text(key!("community_uid"), &community_id);
-    }
+    community_id(json, key!("community_uid"), flow);
     json.constant(match flow.direction {
         Direction::Inbound => r#""direction_id":1,"direction":"Inbound","#,
         Direction::Outbound => r#""direction_id":2,"direction":"Outbound","#,
+        Direction::Unknown => r#""direction_id":0,"direction":"Unknown","#,
     });
-    // Protocol 0 of a denied flow is the one of a key that joins several.
-    if flow.verdict == Verdict::Allow || flow.protocol != 0 {
-        json.number(key!("protocol_num"), flow.protocol);
+    if let Some(protocol) = shown_protocol(flow) {
+        json.number(key!("protocol_num"), protocol);
     }
     if let Some(name) = protocol_name(flow.protocol) {
         json.word(key!("protocol_name"), name);
@@ -289,40 +257,10 @@ fn connection_info(json: &mut Json<'_>, flow: &FlowRecord, gateway: &GatewayInfo
         Some(IpAddr::V6(_)) => json.constant(r#""protocol_ver_id":6,"#),
         None => {}
     }
-    if let Some((out, r#in)) = flow.tcp_flags {
-        json.number(key!("tcp_flags"), out | r#in);
+    if let Some(tcp) = &flow.tcp {
+        json.number(key!("tcp_flags"), tcp.flags_out | tcp.flags_in);
+        history(json, key!("flag_history"), tcp);
     }
-}
-
-/// IANA's keyword in lower case, of the protocols that meet an exit node.
-fn protocol_name(protocol: u8) -> Option<&'static str> {
-    match protocol {
-        1 => Some("icmp"),
-        2 => Some("igmp"),
-        4 => Some("ipv4"),
-        TCP => Some("tcp"),
-        UDP => Some("udp"),
-        33 => Some("dccp"),
-        41 => Some("ipv6"),
-        47 => Some("gre"),
-        50 => Some("esp"),
-        51 => Some("ah"),
-        58 => Some("ipv6-icmp"),
-        89 => Some("ospfigp"),
-        103 => Some("pim"),
-        112 => Some("vrrp"),
-        115 => Some("l2tp"),
-        132 => Some("sctp"),
-        136 => Some("udplite"),
-        _ => None,
-    }
-}
-
-/// As [`Directory::flow_uid`], without a string of its own.
-fn flow_uid(text: &mut Text<'_>, flow: &FlowRecord, gateway: &GatewayInfo) {
-    text.text(&gateway.boot_id);
-    text.char(b'-');
-    text.hex(flow.serial);
 }
 
 fn traffic(json: &mut Json<'_>, traffic: Traffic) {
@@ -344,55 +282,12 @@ fn unmapped(json: &mut Json<'_>, flow: &FlowRecord, directory: &Directory, writt
     json.number(key!("start_ns"), flow.start);
     json.number(key!("end_ns"), flow.end);
     json.number(key!("duration_ns"), flow.duration());
-    if let Some(resource) = flow.resource {
-        json.text(key!("resource"), directory.name(resource));
-    }
-    if flow.domain.is_some() {
-        json.word(key!("domain_source"), "config");
-    }
-    let Traffic {
-        out: Counts {
-            payload: payload_out, ..
-        },
-        r#in: Counts {
-            payload: payload_in, ..
-        },
-    } = flow.total;
-    json.number(key!("payload_out"), payload_out);
-    json.number(key!("payload_in"), payload_in);
     if flow.verdict == Verdict::Deny {
-        json.number(key!("attempts"), flow.attempts);
-        json.number(key!("attempted_bytes"), flow.attempted_bytes);
+        json.number(key!("attempts_delta"), flow.attempts_delta.packets);
+        json.number(key!("attempted_bytes_delta"), flow.attempts_delta.bytes);
     }
-    if let Some((out, r#in)) = flow.tcp_flags {
-        json.number(key!("tcp_flags_out"), out);
-        json.number(key!("tcp_flags_in"), r#in);
-    }
-    if let Some((kind, code)) = flow.icmp {
-        json.object(key!("icmp"), |json| {
-            json.number(key!("type"), kind);
-            json.number(key!("code"), code);
-            if is_echo(flow.protocol, kind) && flow.verdict == Verdict::Allow {
-                json.number(key!("identifier"), flow.src_port);
-            }
-        });
-    }
-    json.array(key!("paths"), |json| {
-        for seen in &flow.paths {
-            json.item(|json| {
-                json.text_of(key!("remote"), |text| text.socket(seen.path.remote));
-                json.text_of(key!("local"), |text| text.socket(seen.path.local));
-                json.number(key!("since"), milliseconds(seen.since));
-            });
-        }
-    });
-    json.number(key!("paths_total"), flow.paths_total);
+    extras(json, flow, directory);
     common(json, written);
-}
-
-/// Echo alone has an identifier for a key (R12): request and reply, ICMP and ICMPv6.
-fn is_echo(protocol: u8, kind: u8) -> bool {
-    matches!((protocol, kind), (1, 0 | 8) | (58, 128 | 129))
 }
 
 fn gap_event(json: &mut Json<'_>, gap: &Gap, written: &Written<'_>) {
@@ -496,151 +391,13 @@ fn common(json: &mut Json<'_>, written: &Written<'_>) {
     }
 }
 
-fn milliseconds(nanoseconds: u64) -> u64 {
-    nanoseconds / 1_000_000
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
+    use super::super::samples::{
+        SECOND, START, denied, denied_joined, directory, echo, golden, tcp, tcp_of_nobody, udp_inbound, udp_unreachable,
+    };
     use super::*;
-    use crate::flow::record::{NameId, OuterPath, PathSeen, PeerId};
-
-    const START: u64 = 1_700_000_000_123_456_789;
-    const SECOND: u64 = 1_000_000_000;
-
-    fn directory() -> Directory {
-        let laptop = PeerInfo {
-            name: "laptop-7".to_owned(),
-            user: Some("someone@example.com".to_owned()),
-            groups: vec!["engineering".to_owned(), "staff".to_owned()],
-            public_key: "bGFwdG9w".to_owned(),
-        };
-        let printer = PeerInfo {
-            name: "printer".to_owned(),
-            public_key: "cHJpbnRlcg==".to_owned(),
-            ..PeerInfo::default()
-        };
-        Directory {
-            gateway: GatewayInfo {
-                uid: "gw-1".to_owned(),
-                name: "exit-1".to_owned(),
-                boot_id: "00c0ffee12345678".to_owned(),
-                version: "0.1.0".to_owned(),
-            },
-            peers: HashMap::from([(7, laptop), (8, printer)]),
-            names: ["engineering-wiki", "wiki", "wiki.example.com", "default-deny"]
-                .map(str::to_owned)
-                .to_vec(),
-        }
-    }
-
-    /// A TCP connection that ended as it should, opened by the laptop.
-    fn tcp() -> FlowRecord {
-        FlowRecord {
-            serial: 0x2a,
-            activity: Activity::Close,
-            number: 3,
-            peer: PeerId(7),
-            protocol: TCP,
-            src_ip: "100.64.0.2".parse().unwrap(),
-            src_port: 49152,
-            dst_ip: "10.1.2.3".parse().unwrap(),
-            dst_port: 443,
-            icmp: None,
-            initiator_known: true,
-            direction: Direction::Outbound,
-            verdict: Verdict::Allow,
-            rule: Some(NameId(0)),
-            resource: Some(NameId(1)),
-            domain: Some(NameId(2)),
-            start: START,
-            end: START + 90 * SECOND,
-            total: Traffic {
-                out: Counts {
-                    packets: 10,
-                    bytes: 1500,
-                    payload: 980,
-                },
-                r#in: Counts {
-                    packets: 12,
-                    bytes: 9000,
-                    payload: 8376,
-                },
-            },
-            delta: Traffic {
-                out: Counts {
-                    packets: 2,
-                    bytes: 104,
-                    payload: 0,
-                },
-                r#in: Counts {
-                    packets: 1,
-                    bytes: 52,
-                    payload: 0,
-                },
-            },
-            attempts: 0,
-            attempted_bytes: 0,
-            tcp_flags: Some((0x1b, 0x13)),
-            paths: vec![PathSeen {
-                path: OuterPath {
-                    remote: "203.0.113.7:40000".parse().unwrap(),
-                    local: "198.51.100.1:51820".parse().unwrap(),
-                },
-                since: START,
-            }],
-            paths_total: 1,
-            end_reason: Some(EndReason::Fin),
-        }
-    }
-
-    /// What the printer got from outside, without rules.
-    fn udp_inbound() -> FlowRecord {
-        FlowRecord {
-            activity: Activity::Update,
-            number: 1,
-            peer: PeerId(8),
-            protocol: UDP,
-            src_ip: "2001:db8::53".parse().unwrap(),
-            src_port: 53,
-            dst_ip: "fd00:64::8".parse().unwrap(),
-            dst_port: 40001,
-            direction: Direction::Inbound,
-            rule: None,
-            resource: None,
-            domain: None,
-            tcp_flags: None,
-            paths: Vec::new(),
-            paths_total: 0,
-            end_reason: None,
-            ..tcp()
-        }
-    }
-
-    /// Denials past 512 keys of one peer, which keep the peer and the rule alone (R23).
-    fn denied() -> FlowRecord {
-        FlowRecord {
-            number: 1,
-            protocol: 0,
-            src_ip: "0.0.0.0".parse().unwrap(),
-            src_port: 0,
-            dst_ip: "0.0.0.0".parse().unwrap(),
-            dst_port: 0,
-            verdict: Verdict::Deny,
-            rule: Some(NameId(3)),
-            resource: None,
-            domain: None,
-            total: Traffic::default(),
-            delta: Traffic::default(),
-            attempts: 40,
-            attempted_bytes: 2400,
-            tcp_flags: None,
-            end_reason: Some(EndReason::Idle),
-            ..tcp()
-        }
-    }
+    use crate::flow::record::PeerId;
 
     fn line(what: &Record, handler_error: Option<&str>) -> String {
         let mut out = Vec::new();
@@ -659,11 +416,6 @@ mod tests {
         serde_json::from_str(&line(&Record::Flow(flow), None)).unwrap()
     }
 
-    /// One line out of many that are easier to read.
-    fn golden(text: &str) -> String {
-        text.lines().map(str::trim).chain(["\n"]).collect()
-    }
-
     #[test]
     fn tcp_closed_by_fin() {
         assert_eq!(
@@ -671,32 +423,104 @@ mod tests {
             golden(
                 r#"{"class_uid":4001,"class_name":"Network Activity","category_uid":4,"category_name":"Network Activity",
                 "activity_id":2,"activity_name":"Close","type_uid":400102,"type_name":"Network Activity: Close",
-                "severity_id":1,"severity":"Informational",
-                "time":1700000090123,"start_time":1700000000123,"end_time":1700000090123,"duration":90000,
-                "status_code":"fin","action_id":1,"action":"Allowed","disposition_id":1,"disposition":"Allowed",
-                "firewall_rule":{"name":"engineering-wiki"},
+                "severity_id":1,"severity":"Informational","time":1700000090123,"start_time":1700000000123,
+                "end_time":1700000090123,"duration":90000,"status_code":"fin","status_detail":"SF","action_id":1,
+                "action":"Allowed","disposition_id":1,"disposition":"Allowed",
+                "firewall_rule":{"name":"engineering-wiki"},"src_endpoint":{"ip":"100.64.0.2","port":49152,
+                "name":"laptop-7","uid":"bGFwdG9w","owner":{"name":"someone@example.com",
+                "groups":[{"name":"engineering"},{"name":"staff"}]}},"dst_endpoint":{"ip":"10.1.2.3","port":443,
+                "domain":"wiki.example.com"},"is_src_dst_assignment_known":true,
+                "connection_info":{"uid":"00c0ffee12345678-2a","community_uid":"1:rAUtp6NuGf26YLDWwCE2Do5hEz4=",
+                "direction_id":2,"direction":"Outbound","protocol_num":6,"protocol_name":"tcp","protocol_ver_id":4,
+                "tcp_flags":27,"flag_history":"ShADadTFf"},"traffic":{"bytes":156,"bytes_out":104,"bytes_in":52,
+                "packets":3,"packets_out":2,"packets_in":1},"cumulative_traffic":{"bytes":10500,"bytes_out":1500,
+                "bytes_in":9000,"packets":22,"packets_out":10,"packets_in":12},"observation_point_id":3,
+                "observation_point":"Neither","network_observation_point":{"name":"exit-1","uid":"gw-1"},
+                "metadata":{"version":"1.8.0","product":{"name":"fzgw","vendor_name":"fzgw","version":"0.1.0"},
+                "profiles":["security_control"],"uid":"00c0ffee12345678-2a.3","correlation_uid":"00c0ffee12345678-2a",
+                "log_name":"flow_logs","sequence":5,"logged_time":1700000100123},"unmapped":{"activity":"close",
+                "number":3,"direction":"outbound","verdict":"allow","initiator_known":true,
+                "start_ns":1700000000123456789,"end_ns":1700000090123456789,"duration_ns":90000000000,
+                "resource":"wiki","domain_source":"config","payload_out":980,"payload_in":8376,"tcp_flags_out":27,
+                "tcp_flags_in":19,"syn_to_syn_ack_ns":12345678,"syn_ack_to_ack_ns":345678,"retransmits_out":1,
+                "retransmits_in":0,"paths":[{"remote":"203.0.113.7:40000","local":"198.51.100.1:51820",
+                "since":1700000000123}],"paths_total":1,"boot_id":"00c0ffee12345678"}}"#
+            )
+        );
+    }
+
+    /// R19: an update shows what came since the record before and, beside it, what came since the flow began.
+    #[test]
+    fn tcp_update() {
+        let update = FlowRecord {
+            activity: Activity::Update,
+            number: 2,
+            conn_state: ConnState::S1,
+            end_reason: None,
+            ..tcp()
+        };
+        assert_eq!(
+            line(&Record::Flow(update), None),
+            golden(
+                r#"{"class_uid":4001,"class_name":"Network Activity","category_uid":4,"category_name":"Network Activity",
+                "activity_id":6,"activity_name":"Traffic","type_uid":400106,"type_name":"Network Activity: Traffic",
+                "severity_id":1,"severity":"Informational","time":1700000090123,"start_time":1700000000123,
+                "end_time":1700000090123,"duration":90000,"status_detail":"S1","action_id":1,"action":"Allowed",
+                "disposition_id":1,"disposition":"Allowed","firewall_rule":{"name":"engineering-wiki"},
                 "src_endpoint":{"ip":"100.64.0.2","port":49152,"name":"laptop-7","uid":"bGFwdG9w",
                 "owner":{"name":"someone@example.com","groups":[{"name":"engineering"},{"name":"staff"}]}},
                 "dst_endpoint":{"ip":"10.1.2.3","port":443,"domain":"wiki.example.com"},
-                "is_src_dst_assignment_known":true,
-                "connection_info":{"uid":"00c0ffee12345678-2a","community_uid":"1:rAUtp6NuGf26YLDWwCE2Do5hEz4=",
-                "direction_id":2,"direction":"Outbound",
-                "protocol_num":6,"protocol_name":"tcp","protocol_ver_id":4,"tcp_flags":27},
+                "is_src_dst_assignment_known":true,"connection_info":{"uid":"00c0ffee12345678-2a",
+                "community_uid":"1:rAUtp6NuGf26YLDWwCE2Do5hEz4=","direction_id":2,"direction":"Outbound",
+                "protocol_num":6,"protocol_name":"tcp","protocol_ver_id":4,"tcp_flags":27,"flag_history":"ShADadTFf"},
                 "traffic":{"bytes":156,"bytes_out":104,"bytes_in":52,"packets":3,"packets_out":2,"packets_in":1},
-                "cumulative_traffic":{"bytes":10500,"bytes_out":1500,"bytes_in":9000,
-                "packets":22,"packets_out":10,"packets_in":12},
-                "observation_point_id":3,"observation_point":"Neither",
-                "network_observation_point":{"name":"exit-1","uid":"gw-1"},
-                "metadata":{"version":"1.8.0","product":{"name":"fzgw","vendor_name":"fzgw","version":"0.1.0"},
-                "profiles":["security_control"],"uid":"00c0ffee12345678-2a.3","correlation_uid":"00c0ffee12345678-2a",
-                "log_name":"flow_logs","sequence":5,"logged_time":1700000100123},
-                "unmapped":{"activity":"close","number":3,"direction":"outbound","verdict":"allow",
-                "initiator_known":true,
-                "start_ns":1700000000123456789,"end_ns":1700000090123456789,"duration_ns":90000000000,
-                "resource":"wiki","domain_source":"config","payload_out":980,"payload_in":8376,
-                "tcp_flags_out":27,"tcp_flags_in":19,
+                "cumulative_traffic":{"bytes":10500,"bytes_out":1500,"bytes_in":9000,"packets":22,"packets_out":10,
+                "packets_in":12},"observation_point_id":3,"observation_point":"Neither",
+                "network_observation_point":{"name":"exit-1","uid":"gw-1"},"metadata":{"version":"1.8.0",
+                "product":{"name":"fzgw","vendor_name":"fzgw","version":"0.1.0"},"profiles":["security_control"],
+                "uid":"00c0ffee12345678-2a.2","correlation_uid":"00c0ffee12345678-2a","log_name":"flow_logs",
+                "sequence":5,"logged_time":1700000100123},"unmapped":{"activity":"update","number":2,
+                "direction":"outbound","verdict":"allow","initiator_known":true,"start_ns":1700000000123456789,
+                "end_ns":1700000090123456789,"duration_ns":90000000000,"resource":"wiki","domain_source":"config",
+                "payload_out":980,"payload_in":8376,"tcp_flags_out":27,"tcp_flags_in":19,"syn_to_syn_ack_ns":12345678,
+                "syn_ack_to_ack_ns":345678,"retransmits_out":1,"retransmits_in":0,
                 "paths":[{"remote":"203.0.113.7:40000","local":"198.51.100.1:51820","since":1700000000123}],
                 "paths_total":1,"boot_id":"00c0ffee12345678"}}"#
+            )
+        );
+    }
+
+    /// R18: what a flow's first record tells since the record before is what it tells since the flow began.
+    #[test]
+    fn tcp_open_without_a_peer() {
+        let open = FlowRecord {
+            activity: Activity::Open,
+            conn_state: ConnState::S1,
+            end_reason: None,
+            ..tcp_of_nobody()
+        };
+        assert_eq!(
+            line(&Record::Flow(open), None),
+            golden(
+                r#"{"class_uid":4001,"class_name":"Network Activity","category_uid":4,"category_name":"Network Activity",
+                "activity_id":1,"activity_name":"Open","type_uid":400101,"type_name":"Network Activity: Open",
+                "severity_id":1,"severity":"Informational","time":1700000000123,"start_time":1700000000123,
+                "end_time":1700000090123,"duration":90000,"status_detail":"S1","action_id":1,"action":"Allowed",
+                "disposition_id":1,"disposition":"Allowed","src_endpoint":{"ip":"100.64.0.2","port":49152},
+                "dst_endpoint":{"ip":"10.1.2.3","port":443},"is_src_dst_assignment_known":true,
+                "connection_info":{"uid":"00c0ffee12345678-2a","community_uid":"1:rAUtp6NuGf26YLDWwCE2Do5hEz4=",
+                "direction_id":0,"direction":"Unknown","protocol_num":6,"protocol_name":"tcp","protocol_ver_id":4,
+                "tcp_flags":27,"flag_history":"ShADadTFf"},"traffic":{"bytes":10500,"bytes_out":1500,"bytes_in":9000,
+                "packets":22,"packets_out":10,"packets_in":12},"cumulative_traffic":{"bytes":10500,"bytes_out":1500,
+                "bytes_in":9000,"packets":22,"packets_out":10,"packets_in":12},"observation_point_id":3,
+                "observation_point":"Neither","network_observation_point":{"name":"exit-1","uid":"gw-1"},
+                "metadata":{"version":"1.8.0","product":{"name":"fzgw","vendor_name":"fzgw","version":"0.1.0"},
+                "profiles":["security_control"],"uid":"00c0ffee12345678-2a.1","correlation_uid":"00c0ffee12345678-2a",
+                "log_name":"flow_logs","sequence":5,"logged_time":1700000100123},"unmapped":{"activity":"open",
+                "number":1,"direction":"unknown","verdict":"allow","initiator_known":true,
+                "start_ns":1700000000123456789,"end_ns":1700000090123456789,"duration_ns":90000000000,
+                "payload_out":980,"payload_in":8376,"tcp_flags_out":27,"tcp_flags_in":19,"syn_to_syn_ack_ns":12345678,
+                "syn_ack_to_ack_ns":345678,"retransmits_out":1,"retransmits_in":0,"boot_id":"00c0ffee12345678"}}"#
             )
         );
     }
@@ -707,28 +531,86 @@ mod tests {
             line(&Record::Flow(udp_inbound()), None),
             golden(
                 r#"{"class_uid":4001,"class_name":"Network Activity","category_uid":4,"category_name":"Network Activity",
-                "activity_id":6,"activity_name":"Traffic","type_uid":400106,"type_name":"Network Activity: Traffic",
-                "severity_id":1,"severity":"Informational",
-                "time":1700000090123,"start_time":1700000000123,"end_time":1700000090123,"duration":90000,
+                "activity_id":2,"activity_name":"Close","type_uid":400102,"type_name":"Network Activity: Close",
+                "severity_id":1,"severity":"Informational","time":1700000090123,"start_time":1700000000123,
+                "end_time":1700000090123,"duration":90000,"status_code":"idle","status_detail":"SF","action_id":1,
+                "action":"Allowed","disposition_id":1,"disposition":"Allowed","src_endpoint":{"ip":"2001:db8::53",
+                "port":53},"dst_endpoint":{"ip":"fd00:64::8","port":40001,"name":"printer","uid":"cHJpbnRlcg=="},
+                "is_src_dst_assignment_known":true,"connection_info":{"uid":"00c0ffee12345678-2a",
+                "community_uid":"1:pT0E9XqPwPT89XaPNZ4iMTLgjdg=","direction_id":1,"direction":"Inbound",
+                "protocol_num":17,"protocol_name":"udp","protocol_ver_id":6},"traffic":{"bytes":156,"bytes_out":104,
+                "bytes_in":52,"packets":3,"packets_out":2,"packets_in":1},"cumulative_traffic":{"bytes":10500,
+                "bytes_out":1500,"bytes_in":9000,"packets":22,"packets_out":10,"packets_in":12},
+                "observation_point_id":3,"observation_point":"Neither","network_observation_point":{"name":"exit-1",
+                "uid":"gw-1"},"metadata":{"version":"1.8.0","product":{"name":"fzgw","vendor_name":"fzgw",
+                "version":"0.1.0"},"profiles":["security_control"],"uid":"00c0ffee12345678-2a.3",
+                "correlation_uid":"00c0ffee12345678-2a","log_name":"flow_logs","sequence":5,
+                "logged_time":1700000100123},"unmapped":{"activity":"close","number":3,"direction":"inbound",
+                "verdict":"allow","initiator_known":true,"start_ns":1700000000123456789,"end_ns":1700000090123456789,
+                "duration_ns":90000000000,"payload_out":980,"payload_in":8376,"boot_id":"00c0ffee12345678"}}"#
+            )
+        );
+    }
+
+    /// R13: errors stand by type and code, and are none of the flow's packets.
+    #[test]
+    fn udp_that_met_icmp_errors() {
+        assert_eq!(
+            line(&Record::Flow(udp_unreachable()), None),
+            golden(
+                r#"{"class_uid":4001,"class_name":"Network Activity","category_uid":4,"category_name":"Network Activity",
+                "activity_id":2,"activity_name":"Close","type_uid":400102,"type_name":"Network Activity: Close",
+                "severity_id":1,"severity":"Informational","time":1700000090123,"start_time":1700000000123,
+                "end_time":1700000090123,"duration":90000,"status_code":"icmp_unreachable","status_detail":"S0",
                 "action_id":1,"action":"Allowed","disposition_id":1,"disposition":"Allowed",
-                "src_endpoint":{"ip":"2001:db8::53","port":53},
-                "dst_endpoint":{"ip":"fd00:64::8","port":40001,"name":"printer","uid":"cHJpbnRlcg=="},
-                "is_src_dst_assignment_known":true,
-                "connection_info":{"uid":"00c0ffee12345678-2a","community_uid":"1:pT0E9XqPwPT89XaPNZ4iMTLgjdg=",
-                "direction_id":1,"direction":"Inbound",
-                "protocol_num":17,"protocol_name":"udp","protocol_ver_id":6},
-                "traffic":{"bytes":156,"bytes_out":104,"bytes_in":52,"packets":3,"packets_out":2,"packets_in":1},
-                "cumulative_traffic":{"bytes":10500,"bytes_out":1500,"bytes_in":9000,
-                "packets":22,"packets_out":10,"packets_in":12},
-                "observation_point_id":3,"observation_point":"Neither",
-                "network_observation_point":{"name":"exit-1","uid":"gw-1"},
+                "src_endpoint":{"ip":"100.64.0.2","port":49152,"name":"laptop-7","uid":"bGFwdG9w",
+                "owner":{"name":"someone@example.com","groups":[{"name":"engineering"},{"name":"staff"}]}},
+                "dst_endpoint":{"ip":"10.1.2.3","port":9},"is_src_dst_assignment_known":true,
+                "connection_info":{"uid":"00c0ffee12345678-2a","community_uid":"1:GGLw5kADs/6SrJy5HCfrsvwmxok=",
+                "direction_id":2,"direction":"Outbound","protocol_num":17,"protocol_name":"udp","protocol_ver_id":4},
+                "traffic":{"bytes":123,"bytes_out":123,"bytes_in":0,"packets":3,"packets_out":3,"packets_in":0},
+                "cumulative_traffic":{"bytes":123,"bytes_out":123,"bytes_in":0,"packets":3,"packets_out":3,
+                "packets_in":0},"observation_point_id":3,"observation_point":"Neither",
+                "network_observation_point":{"name":"exit-1","uid":"gw-1"},"metadata":{"version":"1.8.0",
+                "product":{"name":"fzgw","vendor_name":"fzgw","version":"0.1.0"},"profiles":["security_control"],
+                "uid":"00c0ffee12345678-2a.1","correlation_uid":"00c0ffee12345678-2a","log_name":"flow_logs",
+                "sequence":5,"logged_time":1700000100123},"unmapped":{"activity":"close","number":1,
+                "direction":"outbound","verdict":"allow","initiator_known":true,"start_ns":1700000000123456789,
+                "end_ns":1700000090123456789,"duration_ns":90000000000,"payload_out":39,"payload_in":0,
+                "icmp_errors":[{"type":11,"code":0,"packets":1,"bytes":68},{"type":3,"code":3,"packets":2,
+                "bytes":138}],"paths":[{"remote":"203.0.113.7:40000","local":"198.51.100.1:51820",
+                "since":1700000000123}],"paths_total":1,"boot_id":"00c0ffee12345678"}}"#
+            )
+        );
+    }
+
+    /// R23: a denied flow's update tells what was tried since the record before and since its first packet.
+    #[test]
+    fn denied_update() {
+        assert_eq!(
+            line(&Record::Flow(denied()), None),
+            golden(
+                r#"{"class_uid":4001,"class_name":"Network Activity","category_uid":4,"category_name":"Network Activity",
+                "activity_id":5,"activity_name":"Refuse","type_uid":400105,"type_name":"Network Activity: Refuse",
+                "severity_id":1,"severity":"Informational","time":1700000090123,"start_time":1700000000123,
+                "end_time":1700000090123,"duration":90000,"status_detail":"OTH","action_id":2,"action":"Denied",
+                "disposition_id":2,"disposition":"Blocked","firewall_rule":{"name":"default-deny"},
+                "src_endpoint":{"ip":"100.64.0.2","name":"laptop-7","uid":"bGFwdG9w",
+                "owner":{"name":"someone@example.com","groups":[{"name":"engineering"},{"name":"staff"}]}},
+                "dst_endpoint":{"ip":"10.1.2.3","port":22},"is_src_dst_assignment_known":true,
+                "connection_info":{"uid":"00c0ffee12345678-2a","direction_id":2,"direction":"Outbound",
+                "protocol_num":6,"protocol_name":"tcp","protocol_ver_id":4},"traffic":{"bytes":0,"bytes_out":0,
+                "bytes_in":0,"packets":0,"packets_out":0,"packets_in":0},"cumulative_traffic":{"bytes":0,
+                "bytes_out":0,"bytes_in":0,"packets":0,"packets_out":0,"packets_in":0},"observation_point_id":3,
+                "observation_point":"Neither","network_observation_point":{"name":"exit-1","uid":"gw-1"},
                 "metadata":{"version":"1.8.0","product":{"name":"fzgw","vendor_name":"fzgw","version":"0.1.0"},
-                "profiles":["security_control"],"uid":"00c0ffee12345678-2a.1","correlation_uid":"00c0ffee12345678-2a",
-                "log_name":"flow_logs","sequence":5,"logged_time":1700000100123},
-                "unmapped":{"activity":"update","number":1,"direction":"inbound","verdict":"allow",
-                "initiator_known":true,
+                "profiles":["security_control"],"uid":"00c0ffee12345678-2a.2","correlation_uid":"00c0ffee12345678-2a",
+                "log_name":"flow_logs","sequence":5,"logged_time":1700000100123},"unmapped":{"activity":"update",
+                "number":2,"direction":"outbound","verdict":"deny","initiator_known":true,
                 "start_ns":1700000000123456789,"end_ns":1700000090123456789,"duration_ns":90000000000,
-                "payload_out":980,"payload_in":8376,"paths":[],"paths_total":0,"boot_id":"00c0ffee12345678"}}"#
+                "attempts_delta":1,"attempted_bytes_delta":60,"payload_out":0,"payload_in":0,"attempts":4,
+                "attempted_bytes":240,"paths":[{"remote":"203.0.113.7:40000","local":"198.51.100.1:51820",
+                "since":1700000000123}],"paths_total":1,"boot_id":"00c0ffee12345678"}}"#
             )
         );
     }
@@ -736,29 +618,26 @@ mod tests {
     #[test]
     fn denied_with_a_joined_key() {
         assert_eq!(
-            line(&Record::Flow(denied()), None),
+            line(&Record::Flow(denied_joined()), None),
             golden(
                 r#"{"class_uid":4001,"class_name":"Network Activity","category_uid":4,"category_name":"Network Activity",
                 "activity_id":5,"activity_name":"Refuse","type_uid":400105,"type_name":"Network Activity: Refuse",
-                "severity_id":1,"severity":"Informational",
-                "time":1700000090123,"start_time":1700000000123,"end_time":1700000090123,"duration":90000,
-                "status_code":"idle","action_id":2,"action":"Denied","disposition_id":2,"disposition":"Blocked",
-                "firewall_rule":{"name":"default-deny"},
-                "src_endpoint":{"name":"laptop-7","uid":"bGFwdG9w",
-                "owner":{"name":"someone@example.com","groups":[{"name":"engineering"},{"name":"staff"}]}},
-                "is_src_dst_assignment_known":true,
+                "severity_id":1,"severity":"Informational","time":1700000090123,"start_time":1700000000123,
+                "end_time":1700000090123,"duration":90000,"status_code":"idle","status_detail":"OTH","action_id":2,
+                "action":"Denied","disposition_id":2,"disposition":"Blocked","firewall_rule":{"name":"default-deny"},
+                "src_endpoint":{"name":"laptop-7","uid":"bGFwdG9w","owner":{"name":"someone@example.com",
+                "groups":[{"name":"engineering"},{"name":"staff"}]}},"is_src_dst_assignment_known":true,
                 "connection_info":{"uid":"00c0ffee12345678-2a","direction_id":2,"direction":"Outbound"},
                 "traffic":{"bytes":0,"bytes_out":0,"bytes_in":0,"packets":0,"packets_out":0,"packets_in":0},
-                "cumulative_traffic":{"bytes":0,"bytes_out":0,"bytes_in":0,"packets":0,"packets_out":0,"packets_in":0},
-                "observation_point_id":3,"observation_point":"Neither",
-                "network_observation_point":{"name":"exit-1","uid":"gw-1"},
-                "metadata":{"version":"1.8.0","product":{"name":"fzgw","vendor_name":"fzgw","version":"0.1.0"},
-                "profiles":["security_control"],"uid":"00c0ffee12345678-2a.1","correlation_uid":"00c0ffee12345678-2a",
-                "log_name":"flow_logs","sequence":5,"logged_time":1700000100123},
-                "unmapped":{"activity":"close","number":1,"direction":"outbound","verdict":"deny",
-                "initiator_known":true,
-                "start_ns":1700000000123456789,"end_ns":1700000090123456789,"duration_ns":90000000000,
-                "payload_out":0,"payload_in":0,"attempts":40,"attempted_bytes":2400,
+                "cumulative_traffic":{"bytes":0,"bytes_out":0,"bytes_in":0,"packets":0,"packets_out":0,
+                "packets_in":0},"observation_point_id":3,"observation_point":"Neither",
+                "network_observation_point":{"name":"exit-1","uid":"gw-1"},"metadata":{"version":"1.8.0",
+                "product":{"name":"fzgw","vendor_name":"fzgw","version":"0.1.0"},"profiles":["security_control"],
+                "uid":"00c0ffee12345678-2a.1","correlation_uid":"00c0ffee12345678-2a","log_name":"flow_logs",
+                "sequence":5,"logged_time":1700000100123},"unmapped":{"activity":"close","number":1,
+                "direction":"outbound","verdict":"deny","initiator_known":true,"start_ns":1700000000123456789,
+                "end_ns":1700000090123456789,"duration_ns":90000000000,"attempts_delta":40,
+                "attempted_bytes_delta":2400,"attempts":40,"attempted_bytes":2400,
                 "paths":[{"remote":"203.0.113.7:40000","local":"198.51.100.1:51820","since":1700000000123}],
                 "paths_total":1,"boot_id":"00c0ffee12345678"}}"#
             )
@@ -827,20 +706,12 @@ mod tests {
 
     #[test]
     fn icmp_has_no_ports() {
-        let echo = FlowRecord {
-            protocol: 1,
-            src_port: 777,
-            dst_port: 0,
-            icmp: Some((8, 0)),
-            tcp_flags: None,
-            end_reason: Some(EndReason::Idle),
-            ..tcp()
-        };
-        let value = json(echo.clone());
+        let value = json(echo());
         assert_eq!(value["src_endpoint"].get("port"), None);
         assert_eq!(value["dst_endpoint"].get("port"), None);
         assert_eq!(value["connection_info"]["protocol_name"], "icmp");
         assert_eq!(value["connection_info"].get("tcp_flags"), None);
+        assert_eq!(value["unmapped"].get("payload_out"), None);
         assert_eq!(
             value["unmapped"]["icmp"],
             serde_json::json!({"type": 8, "code": 0, "identifier": 777})
@@ -848,7 +719,7 @@ mod tests {
 
         let timestamp = FlowRecord {
             icmp: Some((13, 0)),
-            ..echo
+            ..echo()
         };
         assert_eq!(
             json(timestamp)["unmapped"]["icmp"],
@@ -858,93 +729,33 @@ mod tests {
 
     #[test]
     fn activity_follows_the_life_of_a_flow_and_its_end() {
-        let rst = FlowRecord {
-            end_reason: Some(EndReason::Rst),
+        let ended = |conn_state, end_reason| FlowRecord {
+            conn_state,
+            end_reason: Some(end_reason),
             ..tcp()
         };
-        let silent = FlowRecord {
-            total: Traffic {
-                r#in: Counts::default(),
-                ..tcp().total
-            },
-            tcp_flags: Some((SYN, 0)),
-            end_reason: Some(EndReason::Idle),
-            ..tcp()
+        let going_on = |activity, flow| FlowRecord {
+            activity,
+            end_reason: None,
+            ..flow
         };
         let cases = [
-            (
-                "Open",
-                FlowRecord {
-                    activity: Activity::Open,
-                    end_reason: None,
-                    ..tcp()
-                },
-            ),
-            (
-                "Traffic",
-                FlowRecord {
-                    activity: Activity::Update,
-                    end_reason: None,
-                    ..tcp()
-                },
-            ),
+            ("Open", going_on(Activity::Open, tcp())),
+            ("Traffic", going_on(Activity::Update, tcp())),
             ("Close", tcp()),
-            ("Reset", rst.clone()),
+            ("Close", ended(ConnState::S1, EndReason::CaptureEnd)),
+            ("Reset", ended(ConnState::Rstr, EndReason::Rst)),
             // Its own RST is no answer, and no refusal either.
-            (
-                "Reset",
-                FlowRecord {
-                    tcp_flags: Some((SYN | RST, 0)),
-                    ..rst.clone()
-                },
-            ),
-            (
-                "Refuse",
-                FlowRecord {
-                    tcp_flags: Some((SYN, RST | 0x10)),
-                    ..rst
-                },
-            ),
-            ("Fail", silent.clone()),
-            (
-                "Fail",
-                FlowRecord {
-                    end_reason: Some(EndReason::IcmpUnreachable),
-                    ..silent.clone()
-                },
-            ),
-            (
-                "Close",
-                FlowRecord {
-                    initiator_known: false,
-                    ..silent.clone()
-                },
-            ),
-            (
-                "Close",
-                FlowRecord {
-                    protocol: UDP,
-                    tcp_flags: None,
-                    ..silent
-                },
-            ),
-            (
-                "Refuse",
-                FlowRecord {
-                    activity: Activity::Open,
-                    end_reason: None,
-                    ..denied()
-                },
-            ),
-            (
-                "Refuse",
-                FlowRecord {
-                    activity: Activity::Update,
-                    end_reason: None,
-                    ..denied()
-                },
-            ),
+            ("Reset", ended(ConnState::Rstos0, EndReason::Rst)),
+            ("Refuse", ended(ConnState::Rej, EndReason::Rst)),
+            ("Fail", ended(ConnState::S0, EndReason::Idle)),
+            ("Fail", ended(ConnState::S0, EndReason::IcmpUnreachable)),
+            // Met in the middle, it may have had an answer before.
+            ("Close", ended(ConnState::Oth, EndReason::Idle)),
+            ("Close", udp_unreachable()),
+            ("Refuse", going_on(Activity::Open, denied())),
             ("Refuse", denied()),
+            ("Refuse", denied_joined()),
         ];
         for (name, flow) in cases {
             let value = json(flow);
@@ -987,7 +798,7 @@ mod tests {
         let joined_ports = FlowRecord {
             protocol: TCP,
             dst_ip: "10.1.2.3".parse().unwrap(),
-            ..denied()
+            ..denied_joined()
         };
         let value = json(joined_ports.clone());
         assert_eq!(value["dst_endpoint"], serde_json::json!({"ip": "10.1.2.3"}));
@@ -1020,12 +831,21 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_peer_has_an_empty_name() {
+    fn an_unknown_peer_has_an_empty_name_and_nobody_has_none() {
         let value = json(FlowRecord {
             peer: PeerId(99),
-            ..denied()
+            ..denied_joined()
         });
         assert_eq!(value["src_endpoint"], serde_json::json!({"name": "", "uid": ""}));
+        let value = json(tcp_of_nobody());
+        assert_eq!(
+            (&value["src_endpoint"], &value["dst_endpoint"]),
+            (
+                &serde_json::json!({"ip": "100.64.0.2", "port": 49152}),
+                &serde_json::json!({"ip": "10.1.2.3", "port": 443})
+            )
+        );
+        assert_eq!(value["connection_info"]["direction_id"], 0);
     }
 
     #[test]
