@@ -48,6 +48,7 @@ need() {
     # The command a script asks for, then the package that brings it on Debian, Fedora and Arch.
     local packages="
 cc          build-essential   gcc              gcc
+c++         build-essential   gcc-c++          gcc
 ping        iputils-ping      iputils          iputils
 ip          iproute2          iproute          iproute2
 nft         nftables          nftables         nftables
