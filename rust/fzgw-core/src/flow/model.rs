@@ -8,7 +8,9 @@
 //! Where the rules leave a choice, the comment says which one was made.
 
 use super::record::{EndReason, OuterPath, Traffic};
-use super::{FlowLedger, FlowRecord, Limits, PeerId, Purpose, Record, Side, Standing, Timestamp, Untracked, Verdict};
+use super::{
+    FlowLedger, FlowRecord, Limits, PeerId, Purpose, Record, Side, Standing, Tally, Timestamp, Untracked, Verdict,
+};
 use crate::packet::{PacketInfo, Transport};
 use datagrams::Datagram;
 use identity::{Subject, Tuple};
@@ -107,7 +109,10 @@ impl Model {
         let Arrival { side, packet, .. } = arrival;
         self.packets.push(Packet {
             side,
-            bytes: packet.len.into(),
+            tally: Tally {
+                packets: packet.segments.into(),
+                bytes: packet.len.into(),
+            },
             payload: packet.payload.into(),
             place: Place::Waiting,
             taken_back: false,
@@ -227,11 +232,11 @@ impl Model {
         let mut ledger = FlowLedger::default();
         for packet in self.packets.iter().filter(|packet| !packet.taken_back) {
             if packet.place == Place::Denied {
-                ledger.attempts.add(packet.bytes);
+                ledger.attempts.join(packet.tally);
                 continue;
             }
             let side = ledger.side(packet.side);
-            side.forwarded.add(packet.bytes);
+            side.forwarded.join(packet.tally);
             let place = match packet.place {
                 Place::Flow(flow) if self.flows[flow].is_live() => &mut side.live,
                 Place::Flow(_) => &mut side.ended,
@@ -240,7 +245,7 @@ impl Model {
                 Place::Untracked(reason) => &mut side.untracked[reason as usize],
                 Place::Denied => continue,
             };
-            place.add(packet.bytes);
+            place.join(packet.tally);
         }
         let live = self.flows.iter().filter(|flow| flow.is_live());
         ledger.live_flows = live.clone().count() as u64;
@@ -258,7 +263,8 @@ impl Model {
 /// A packet that was counted, and where.
 struct Packet {
     side: Side,
-    bytes: u64,
+    /// Of a super-packet, what travels (R22).
+    tally: Tally,
     payload: u64,
     place: Place,
     taken_back: bool,

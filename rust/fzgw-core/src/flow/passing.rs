@@ -67,7 +67,7 @@ impl FlowTable {
         let (key, _) = FlowKey::of(peer, side, packet)?;
         if let Some(slot) = self.lookup(&key, now) {
             let flow = &self.slab[slot];
-            if !tcp::splits(flow.flags, from_initiator(flow, side), segment.flags) {
+            if !tcp::splits(flow.flags, segment.flags) {
                 self.add(slot, passed, Some(segment), now);
                 return Some(slot);
             }

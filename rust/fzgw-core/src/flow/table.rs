@@ -157,7 +157,7 @@ impl FlowTable {
         self.found = Some((key, slot));
         let flow = &self.slab[slot];
         if let Transport::Tcp { flags, .. } = packet.transport
-            && tcp::splits(flow.flags, from_initiator(flow, side), flags)
+            && tcp::splits(flow.flags, flags)
         {
             return None;
         }

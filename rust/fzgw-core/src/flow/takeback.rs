@@ -125,9 +125,7 @@ impl FlowTable {
         });
         if !self.is_live(place.slot, place.serial) {
             self.ledger.side(place.side).ended.part(place.counts.tally());
-            if self.forget_empty_records(place.serial) {
-                self.openings.retain(|opening| opening.serial != place.serial);
-            }
+            self.forget_if_empty(place.serial);
             return;
         }
         let flow = &mut self.slab[place.slot];
@@ -144,7 +142,7 @@ impl FlowTable {
         if self.slab.traffic(place.slot) == Traffic::default() {
             // The flow's only packet never left: there was no flow.
             self.openings.retain(|opening| opening.serial != place.serial);
-            self.forget_empty_records(place.serial);
+            self.forget_if_empty(place.serial);
             self.end(place.slot, EndReason::Evicted);
             return;
         }
@@ -213,20 +211,25 @@ impl FlowTable {
         any
     }
 
-    /// Records that tell of nothing any more do not leave. Their places stay, since others know theirs by number.
-    /// Says whether there were any.
-    fn forget_empty_records(&mut self, serial: u64) -> bool {
-        let mut any = false;
+    /// A flow of which nothing is left never was: its records do not leave, and neither do its openings. Their places
+    /// stay, since others know theirs by number.
+    fn forget_if_empty(&mut self, serial: u64) {
+        let of_flow = |record: &Record| match record {
+            Record::Flow(flow) if flow.serial == serial => Some(flow.total),
+            Record::Flow(_) | Record::Gap(_) | Record::Note(_) => None,
+        };
+        // The last one has all that the flow ever had.
+        if self.records.iter().rev().find_map(of_flow) != Some(Traffic::default()) {
+            return;
+        }
         for record in &mut self.records {
             if let Record::Flow(flow) = record
                 && flow.serial == serial
-                && flow.total == Traffic::default()
             {
                 flow.serial = FORGOTTEN;
-                any = true;
             }
         }
-        self.any_forgotten |= any;
-        any
+        self.any_forgotten = true;
+        self.openings.retain(|opening| opening.serial != serial);
     }
 }

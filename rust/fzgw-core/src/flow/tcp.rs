@@ -38,17 +38,10 @@ pub(super) struct Opening {
 /// Whether a SYN on an open flow begins another one (R7). A retransmitted SYN does not, also not after a SYN-ACK
 /// that got lost: only what the initiator sent after its SYN shows that the first connection came about. In the close
 /// delay any SYN does (R8).
-pub(super) fn splits(state: u16, from_initiator: bool, segment: TcpFlags) -> bool {
-    if !segment.is_syn() {
-        return false;
-    }
-    if state & flag::CLOSING != 0 {
-        return true;
-    }
-    // A SYN from the responder before the initiator moved on is a simultaneous open: the same connection.
-    let moved_on = state & flag::MOVED_ON != 0;
-    let mid_stream = state & flag::INITIATOR_KNOWN == 0;
-    moved_on || (mid_stream && !from_initiator)
+///
+/// A SYN from the responder before the initiator moved on is a simultaneous open: the same connection.
+pub(super) fn splits(state: u16, segment: TcpFlags) -> bool {
+    segment.is_syn() && state & (flag::CLOSING | flag::MOVED_ON) != 0
 }
 
 /// The flow's flags after this segment.

@@ -8,23 +8,23 @@ use super::{Arrival, Event, Model, Place};
 
 /// A datagram that travels in pieces.
 pub(super) struct Datagram {
-    pub(super) key: DatagramKey,
-    pub(super) created: u64,
-    pub(super) state: DatagramState,
+    key: DatagramKey,
+    created: u64,
+    state: DatagramState,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct DatagramKey {
-    pub(super) peer: PeerId,
-    pub(super) side: Side,
-    pub(super) src: IpAddr,
-    pub(super) dst: IpAddr,
-    pub(super) protocol: u8,
-    pub(super) identification: u32,
+struct DatagramKey {
+    peer: PeerId,
+    side: Side,
+    src: IpAddr,
+    dst: IpAddr,
+    protocol: u8,
+    identification: u32,
 }
 
 #[derive(Clone)]
-pub(super) enum DatagramState {
+enum DatagramState {
     Waiting(Vec<usize>),
     Flow(usize),
     Untracked,
@@ -37,7 +37,7 @@ impl Datagram {
 }
 
 impl DatagramKey {
-    pub(super) fn of(arrival: Arrival<'_>) -> Option<Self> {
+    fn of(arrival: Arrival<'_>) -> Option<Self> {
         Some(Self {
             peer: arrival.peer,
             side: arrival.side,
@@ -51,7 +51,7 @@ impl DatagramKey {
 
 impl Model {
     /// The place of the packet's datagram. One whose time is over is forgotten here.
-    pub(super) fn datagram(&mut self, arrival: Arrival<'_>) -> Option<usize> {
+    fn datagram(&mut self, arrival: Arrival<'_>) -> Option<usize> {
         let key = DatagramKey::of(arrival)?;
         let place = self.fragments.iter().position(|datagram| datagram.key == key)?;
         if self.fragments[place].deadline(&self.limits) <= arrival.now.mono {
@@ -140,7 +140,7 @@ impl Model {
     }
 
     /// Makes an entry where there is room, and says whether there was.
-    pub(super) fn remember_datagram(&mut self, arrival: Arrival<'_>, state: DatagramState) -> bool {
+    fn remember_datagram(&mut self, arrival: Arrival<'_>, state: DatagramState) -> bool {
         let Some(key) = DatagramKey::of(arrival) else {
             return false;
         };

@@ -61,7 +61,7 @@ impl Model {
 
     /// The live flow of denials by this rule. Those towards the peer and from it are told apart, because a record says
     /// which it is.
-    pub(super) fn find_denied(&mut self, arrival: Arrival<'_>, subject: &Subject, standing: Standing) -> Option<usize> {
+    fn find_denied(&mut self, arrival: Arrival<'_>, subject: &Subject, standing: Standing) -> Option<usize> {
         let same = |other: &Subject| match (*subject, *other) {
             (
                 Subject::DeniedPort {

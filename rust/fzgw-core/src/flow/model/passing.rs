@@ -28,8 +28,8 @@ impl Model {
         place
     }
 
-    /// R6 to R8, R11, R12, R14: counts it in its flow, which it may open or split.
-    pub(super) fn count(&mut self, number: usize, arrival: Arrival<'_>, standing: Standing, path: OuterPath) -> Place {
+    /// R6 to R8, R11, R12, R14: counts the packet in its flow, which it may open or split.
+    fn count(&mut self, number: usize, arrival: Arrival<'_>, standing: Standing, path: OuterPath) -> Place {
         let Arrival {
             peer,
             side,
@@ -71,6 +71,7 @@ impl Model {
         self.unless_over(flow, now)
     }
 
+    /// Ends a flow whose time is over, and says what is left.
     pub(super) fn unless_over(&mut self, flow: usize, now: Timestamp) -> Option<usize> {
         if self.deadline(flow) <= now.mono {
             self.end(flow, EndReason::Idle);
@@ -133,11 +134,11 @@ impl Model {
     pub(super) fn splits(&self, flow: usize, segment: Segment) -> bool {
         let flow = &self.flows[flow];
         let moved_on = from(&flow.events, true).any(|(_, segment)| !segment.has(TcpFlags::SYN));
-        segment.is_alone(TcpFlags::SYN) && !segment.has(TcpFlags::ACK) && (flow.closes_at.is_some() || moved_on)
+        segment.is_syn() && (flow.closes_at.is_some() || moved_on)
     }
 
-    /// R13.
-    pub(super) fn list_error(
+    /// R13: lists the error of this type and code at the flow that it is about.
+    fn list_error(
         &mut self,
         number: usize,
         arrival: Arrival<'_>,
@@ -185,7 +186,7 @@ impl Model {
     }
 
     /// R26: makes room for one more flow of this peer.
-    pub(super) fn make_room(&mut self, peer: PeerId) {
+    fn make_room(&mut self, peer: PeerId) {
         loop {
             let held: Vec<usize> = (0..self.flows.len())
                 .filter(|flow| self.flows[*flow].is_live() && !self.flows[*flow].is_denied())
@@ -207,12 +208,13 @@ impl Model {
             let Some(least_recent) = of_loser.min_by_key(|flow| self.flows[*flow].last()) else {
                 return;
             };
+            // Also one that is over and was not looked at since: it is not met, it goes.
             self.end(least_recent, EndReason::Evicted);
         }
     }
 
     /// How many flows one peer may hold (R26). At least one, or a peer could open none.
-    pub(super) fn share(&self) -> usize {
+    fn share(&self) -> usize {
         let default = if self.configured_peers <= 1 {
             self.limits.max_flows
         } else {

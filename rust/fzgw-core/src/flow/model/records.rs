@@ -40,6 +40,7 @@ impl Model {
         }
     }
 
+    /// Makes a record of a flow: whatever it is to show is settled.
     pub(super) fn promise(&mut self, number: usize, activity: Activity, end_reason: Option<EndReason>) {
         let flow = &mut self.flows[number];
         let before = flow.told.last().copied().unwrap_or(0);
@@ -54,6 +55,7 @@ impl Model {
         });
     }
 
+    /// Whether anything that was counted in a flow is left.
     pub(super) fn is_something(&self, flow: usize) -> bool {
         let events = &self.flows[flow].events;
         events.iter().any(|event| !self.packets[event.packet].taken_back)
@@ -92,7 +94,7 @@ impl Model {
     }
 
     /// What a flow shows of itself and of its events up to `until`; delta is what came from `since` on.
-    pub(super) fn record(&self, number: usize, (since, until): (usize, usize)) -> FlowRecord {
+    fn record(&self, number: usize, (since, until): (usize, usize)) -> FlowRecord {
         let flow = &self.flows[number];
         let events = &flow.events[..until];
         let nobody = |responder: IpAddr| match responder {
@@ -188,8 +190,8 @@ impl Model {
             };
             if !packet.taken_back {
                 *counts = Counts {
-                    packets: counts.packets + 1,
-                    bytes: counts.bytes + packet.bytes,
+                    packets: counts.packets + packet.tally.packets,
+                    bytes: counts.bytes + packet.tally.bytes,
                     payload: counts.payload + packet.payload,
                 };
             }
@@ -197,22 +199,21 @@ impl Model {
         total
     }
 
-    pub(super) fn icmp_errors(&self, errors: &[ErrorKind]) -> Vec<IcmpErrors> {
+    fn icmp_errors(&self, errors: &[ErrorKind]) -> Vec<IcmpErrors> {
         let mut shown = Vec::new();
         for listed in errors {
-            let left = || {
-                listed
-                    .packets
-                    .iter()
-                    .map(|packet| &self.packets[*packet])
-                    .filter(|packet| !packet.taken_back)
-            };
-            if left().next().is_some() {
+            let mut left = Tally::default();
+            for packet in listed.packets.iter().map(|packet| &self.packets[*packet]) {
+                if !packet.taken_back {
+                    left.join(packet.tally);
+                }
+            }
+            if left.packets > 0 {
                 shown.push(IcmpErrors {
                     kind: listed.kind,
                     code: listed.code,
-                    packets: left().count() as u64,
-                    bytes: left().map(|packet| packet.bytes).sum(),
+                    packets: left.packets,
+                    bytes: left.bytes,
                 });
             }
         }
@@ -220,13 +221,15 @@ impl Model {
     }
 
     /// R10, in Zeek's words.
-    pub(super) fn conn_state(&self, flow: &Flow, events: &[Event]) -> ConnState {
+    fn conn_state(&self, flow: &Flow, events: &[Event]) -> ConnState {
         match flow.protocol() {
             _ if flow.is_denied() => ConnState::Oth,
             protocol::TCP => tcp_conn_state(events),
             protocol::UDP => {
                 let total = self.total(events);
                 match (total.out.packets, total.r#in.packets) {
+                    // Nobody, as what it was told of could not be written.
+                    (0, 0) => ConnState::Oth,
                     (0, _) => ConnState::Shr,
                     (_, 0) => ConnState::S0,
                     (_, _) => ConnState::Sf,
@@ -237,8 +240,8 @@ impl Model {
     }
 }
 
-/// R24.
-pub(super) fn paths(events: &[Event]) -> (Vec<PathSeen>, u32) {
+/// The outer paths of a flow's packets (R24), and how many there were.
+fn paths(events: &[Event]) -> (Vec<PathSeen>, u32) {
     let mut paths: Vec<PathSeen> = Vec::new();
     let mut total = 0;
     for event in events {

@@ -7,7 +7,7 @@ use crate::packet::{PacketInfo, TcpFlags, Transport};
 #[derive(Clone, Copy)]
 pub(super) struct Segment {
     pub(super) flags: TcpFlags,
-    pub(super) seq: u32,
+    seq: u32,
     pub(super) payload: u32,
 }
 
@@ -28,7 +28,7 @@ impl Segment {
     }
 
     /// Whether of SYN, FIN and RST this one is set and no other.
-    pub(super) fn is_alone(&self, flag: u8) -> bool {
+    fn is_alone(&self, flag: u8) -> bool {
         self.flags.0 & (TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST) == flag
     }
 
@@ -36,27 +36,31 @@ impl Segment {
         self.is_alone(TcpFlags::SYN) && !self.has(TcpFlags::ACK)
     }
 
-    pub(super) fn is_syn_ack(&self) -> bool {
+    fn is_syn_ack(&self) -> bool {
         self.is_alone(TcpFlags::SYN) && self.has(TcpFlags::ACK)
     }
 
     /// What it occupies of the sequence space.
-    pub(super) fn length(&self) -> u32 {
+    fn length(&self) -> u32 {
         self.payload + u32::from(self.has(TcpFlags::SYN)) + u32::from(self.has(TcpFlags::FIN))
     }
 
-    pub(super) fn letter(&self) -> Option<char> {
-        let some = |flag: u8| self.is_alone(flag);
-        match () {
-            () if self.is_syn_ack() => Some('H'),
-            () if self.is_syn() => Some('S'),
-            () if some(TcpFlags::FIN) => Some('F'),
-            () if some(TcpFlags::RST) => Some('R'),
-            () if self.has(TcpFlags::FIN) && self.has(TcpFlags::RST) => Some('I'),
-            () if self.has(TcpFlags::SYN) => Some('Q'),
-            () if self.payload > 0 => Some('D'),
-            () if self.has(TcpFlags::ACK) => Some('A'),
-            () => None,
+    /// Its letter in the history, in upper case.
+    fn letter(&self) -> Option<char> {
+        let (syn, fin, rst) = (
+            self.has(TcpFlags::SYN),
+            self.has(TcpFlags::FIN),
+            self.has(TcpFlags::RST),
+        );
+        match (syn, fin, rst) {
+            (true, false, false) if self.has(TcpFlags::ACK) => Some('H'),
+            (true, false, false) => Some('S'),
+            (false, true, false) => Some('F'),
+            (false, false, true) => Some('R'),
+            (_, true, true) => Some('I'),
+            (true, _, _) => Some('Q'),
+            (false, false, false) if self.payload > 0 => Some('D'),
+            (false, false, false) => self.has(TcpFlags::ACK).then_some('A'),
         }
     }
 }
@@ -70,10 +74,11 @@ pub(super) fn from(events: &[Event], initiator: bool) -> impl Iterator<Item = (u
 /// How the close delay began (R8).
 pub(super) struct Close {
     /// The place of the closing segment.
-    pub(super) place: usize,
+    place: usize,
     pub(super) by_reset: bool,
 }
 
+/// The segment that closes a flow, once it has come.
 pub(super) fn close(events: &[Event]) -> Option<Close> {
     let (mut fin_out, mut fin_in) = (false, false);
     for (place, event) in events.iter().enumerate() {
@@ -158,7 +163,7 @@ pub(super) fn tcp_record(events: &[Event]) -> TcpRecord {
 }
 
 /// The places of one end's segments that begin before what it had sent already.
-pub(super) fn retransmissions(events: &[Event], who: bool) -> Vec<usize> {
+fn retransmissions(events: &[Event], who: bool) -> Vec<usize> {
     let mut places = Vec::new();
     let mut next: Option<u32> = None;
     for (place, segment) in from(events, who).filter(|(_, segment)| !segment.has(TcpFlags::RST)) {
@@ -179,7 +184,7 @@ pub(super) fn retransmissions(events: &[Event], who: bool) -> Vec<usize> {
     places
 }
 
-pub(super) fn history(events: &[Event]) -> String {
+fn history(events: &[Event]) -> String {
     let mut history = String::new();
     let again = [retransmissions(events, false), retransmissions(events, true)];
     for (place, event) in events.iter().enumerate() {
@@ -208,11 +213,11 @@ pub(super) fn history(events: &[Event]) -> String {
 }
 
 /// The time of an event on the monotonic clock.
-pub(super) fn at(events: &[Event], place: usize) -> u64 {
+fn at(events: &[Event], place: usize) -> u64 {
     events[place].at.mono
 }
 
-pub(super) fn syn_to_syn_ack(events: &[Event]) -> Option<u64> {
+fn syn_to_syn_ack(events: &[Event]) -> Option<u64> {
     let (syn_ack, _) = from(events, false).find(|(_, segment)| segment.is_syn_ack())?;
     let (syn, _) = from(&events[..syn_ack], true)
         .filter(|(_, segment)| segment.is_syn())
@@ -220,7 +225,7 @@ pub(super) fn syn_to_syn_ack(events: &[Event]) -> Option<u64> {
     Some(at(events, syn_ack) - at(events, syn))
 }
 
-pub(super) fn syn_ack_to_ack(events: &[Event]) -> Option<u64> {
+fn syn_ack_to_ack(events: &[Event]) -> Option<u64> {
     let mut syn_acks = from(events, false).filter(|(_, segment)| segment.is_syn_ack());
     let (first, _) = syn_acks.clone().next()?;
     let goes_on = |segment: &Segment| !segment.has(TcpFlags::SYN) && !segment.has(TcpFlags::RST);

@@ -56,6 +56,7 @@ impl Model {
         }
     }
 
+    /// When the next of them is due.
     pub(super) fn due_to_tell(&self, flow: usize) -> u64 {
         if self.flows[flow].told.is_empty() {
             self.flows[flow].start.mono.saturating_add(self.limits.open_after)
@@ -67,7 +68,7 @@ impl Model {
     }
 
     /// Whether there was traffic since the flow's last record (R19).
-    pub(super) fn has_news(&self, flow: usize) -> bool {
+    fn has_news(&self, flow: usize) -> bool {
         let flow = &self.flows[flow];
         let told = flow.told.last().copied().unwrap_or(0);
         flow.events[told..]
@@ -76,7 +77,7 @@ impl Model {
     }
 
     /// The first moment after the last look at which this flow is to be told of (R19).
-    pub(super) fn next_tick(&self, flow: usize) -> u64 {
+    fn next_tick(&self, flow: usize) -> u64 {
         let shown = self.opening(flow);
         let (src, dst) = ((shown.src_ip, shown.src_port), (shown.dst_ip, shown.dst_port));
         let community_id = community_id(src, dst, shown.protocol, shown.icmp);
@@ -94,7 +95,7 @@ impl Model {
             .unwrap_or(u64::MAX)
     }
 
-    /// R16.
+    /// R16: notes that the wall clock does not go with the monotonic one.
     pub(super) fn watch_clock(&mut self, now: Timestamp) {
         if let Some(before) = self.clock.replace(now) {
             let by = i128::from(now.wall) - i128::from(before.wall) - i128::from(now.mono - before.mono);

@@ -38,6 +38,7 @@ pub(crate) enum Action {
         path: u8,
     },
     HandleTimeout,
+    /// The present batch of packets is written, and the records leave.
     Drain,
     ClosePeer {
         peer: u8,
@@ -57,6 +58,8 @@ pub(crate) struct Packet {
     pub(crate) what: What,
     /// It is the first fragment of a datagram with this identification.
     pub(crate) first_of: Option<u32>,
+    /// It is a super-packet of segments with so much payload each, where it is TCP or UDP and no fragment (R22).
+    pub(crate) segment_size: Option<u16>,
     pub(crate) policy: Policy,
     /// The packet's open flow is asked first, as the gateway does (P1), and its answer holds.
     pub(crate) asks: bool,
@@ -158,7 +161,7 @@ pub(crate) enum Fate {
     Sent,
     /// It was counted and could not be written (R21), which is known at once, …
     LostAtOnce,
-    /// … or when its batch is written.
+    /// … or when its batch is written, before the next records are drained.
     LostLater,
     /// It was dropped before it left.
     Dropped,

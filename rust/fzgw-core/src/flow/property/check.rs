@@ -128,17 +128,12 @@ impl<'a> Driver<'a> {
                 let old = std::mem::replace(&mut self.paths[usize::from(peer)], new);
                 self.table.release_path(old.1);
             }
-            Action::HandleTimeout => {
-                self.write_batch();
-                self.handle_timeout()?;
-                self.compare_records()?;
-            }
+            Action::HandleTimeout => self.handle_timeout()?,
             Action::Drain => {
                 self.write_batch();
                 self.compare_records()?;
             }
             Action::ClosePeer { peer } => {
-                self.write_batch();
                 let peer = PEERS[usize::from(peer)];
                 self.table.close_peer(peer);
                 self.model.close_peer(peer);
@@ -148,7 +143,6 @@ impl<'a> Driver<'a> {
                 purpose,
                 configured_peers,
             } => {
-                self.write_batch();
                 self.purpose = purpose.unwrap_or(self.purpose);
                 self.told_all &= self.purpose.records;
                 self.table.configure(limits, self.purpose, configured_peers);
@@ -305,7 +299,7 @@ impl Driver<'_> {
         }
     }
 
-    /// What could not be written is taken back, before records are made of it or drained.
+    /// What could not be written is taken back before records are drained, though some may have been made of it.
     fn write_batch(&mut self) {
         for (counted, known) in std::mem::take(&mut self.lost) {
             self.take_back(counted, known);
@@ -371,7 +365,7 @@ impl Driver<'_> {
                 spec.first_of.map(|identification| Fragment { identification, first })
             }
         };
-        Some(PacketInfo {
+        let whole = PacketInfo {
             src,
             dst,
             protocol,
@@ -380,7 +374,10 @@ impl Driver<'_> {
             transport,
             fragment,
             segments: 1,
-        })
+        };
+        let can_be_cut = matches!(spec.what, What::Tcp(..) | What::Udp(..)) && fragment.is_none();
+        let size = spec.segment_size.filter(|_| can_be_cut);
+        Some(size.map_or(whole, |size| whole.segmented(size)))
     }
 
     fn segment(&mut self, conversation: (Ends, Ports, Side), step: Step) -> Option<(TcpFlags, u32, u16)> {
@@ -463,14 +460,14 @@ fn describe(peer: PeerId, side: Side, packet: &PacketInfo, judged: &Standing, as
         payload,
         transport,
         fragment,
-        segments: _,
+        segments,
     } = packet;
     let asks = if asks { ", asks" } else { "" };
     let fragment = fragment.map(|fragment| format!(" {fragment:?}")).unwrap_or_default();
     let Standing { verdict, rule, .. } = judged;
     format!(
-        "peer {} {} {src} > {dst} protocol {protocol} {transport:?}{fragment} len {len} payload {payload}: \
-         {verdict:?} by {rule:?}{asks}, {fate:?}",
+        "peer {} {} {src} > {dst} protocol {protocol} {transport:?}{fragment} len {len} payload {payload} in \
+         {segments}: {verdict:?} by {rule:?}{asks}, {fate:?}",
         peer.0,
         side.as_str(),
     )
@@ -621,6 +618,7 @@ impl Driver<'_> {
                 (record.paths_total as usize > MAX_PATHS, "further_paths"),
                 (record.number > 3, "several_updates"),
                 (!record.initiator_known, "mid_stream"),
+                (record.delta.out.packets > 300, "super_packet"),
                 (has('T') && has('t'), "retransmissions"),
                 (has('I') || has('i'), "fin_with_rst"),
                 (has('Q') || has('q'), "syn_with_fin_or_rst"),

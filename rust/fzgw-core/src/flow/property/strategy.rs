@@ -1,7 +1,12 @@
 //! How random cases are made: much of what happens every day, and some of what never should.
+//!
+//! Every strategy has a box. By value, what proptest keeps of all of them to make a case smaller is more than the stack of
+//! a test.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+
+use crate::packet::TcpFlags;
 
 use super::super::record::EndReason;
 use super::super::{Limits, Purpose, Side};
@@ -17,15 +22,15 @@ const NEVER: u64 = u64::MAX;
 /// The bound of cases that are not about it.
 const MANY_FLOWS: usize = 1000;
 
-pub(crate) fn case() -> impl Strategy<Value = Case> {
+pub(crate) fn case() -> BoxedStrategy<Case> {
     let start = prop_oneof![Just(0), Just(12_345), Just(1_700_000_000 * SECOND)];
     let end = (
         prop_oneof![Just(EndReason::Shutdown), Just(EndReason::CaptureEnd)],
         1..6usize,
     );
     let actions = vec(actions(), 1..50);
-    (start, limits(), purpose(), peers(), actions, end, any::<bool>()).prop_map(
-        |(start, limits, purpose, configured_peers, actions, end, crowded)| {
+    (start, limits(), purpose(), peers(), actions, end, any::<bool>())
+        .prop_map(|(start, limits, purpose, configured_peers, actions, end, crowded)| {
             let bounded = |limits: Limits| if crowded { limits } else { unbounded(limits) };
             let actions = actions.into_iter().flatten().map(|action| match action {
                 Action::Configure {
@@ -47,8 +52,8 @@ pub(crate) fn case() -> impl Strategy<Value = Case> {
                 actions: actions.collect(),
                 end,
             }
-        },
-    )
+        })
+        .boxed()
 }
 
 fn unbounded(limits: Limits) -> Limits {
@@ -59,22 +64,24 @@ fn unbounded(limits: Limits) -> Limits {
     }
 }
 
-fn peers() -> impl Strategy<Value = usize> {
-    prop_oneof![Just(1), Just(2), Just(8)]
+fn peers() -> BoxedStrategy<usize> {
+    prop_oneof![Just(1), Just(2), Just(8)].boxed()
 }
 
-fn purpose() -> impl Strategy<Value = Purpose> {
+fn purpose() -> BoxedStrategy<Purpose> {
     let mostly = |weight| prop::bool::weighted(weight);
-    (mostly(0.95), mostly(0.85), mostly(0.3), mostly(0.3)).prop_map(|(records, updates, openings, rules)| Purpose {
-        records,
-        updates,
-        // Whoever listens to openings wants records, too.
-        openings: openings && records,
-        rules,
-    })
+    (mostly(0.95), mostly(0.85), mostly(0.3), mostly(0.3))
+        .prop_map(|(records, updates, openings, rules)| Purpose {
+            records,
+            updates,
+            // Whoever listens to openings wants records, too.
+            openings: openings && records,
+            rules,
+        })
+        .boxed()
 }
 
-fn limits() -> impl Strategy<Value = Limits> {
+fn limits() -> BoxedStrategy<Limits> {
     let idle = (limit(), limit(), limit(), limit(), limit());
     let flows = (1..9usize, prop::option::of(1..5usize));
     let open_after = prop_oneof![2 => Just(0), 1 => Just(SECOND), 2 => limit()];
@@ -91,26 +98,28 @@ fn limits() -> impl Strategy<Value = Limits> {
         prop_oneof![1 => 0..4usize, 2 => Just(4), 2 => Just(8), 2 => Just(4096)],
         limit(),
     );
-    (idle, flows, limit(), open_after, update_every, fragments).prop_map(
-        |(idle, flows, close_delay, open_after, update_every, fragments)| Limits {
-            max_flows: flows.0,
-            max_flows_per_peer: flows.1,
-            tcp_idle: idle.0,
-            tcp_opening_idle: idle.1,
-            udp_idle: idle.2,
-            icmp_idle: idle.3,
-            other_idle: idle.4,
-            close_delay,
-            open_after,
-            update_every,
-            max_fragments: fragments.0,
-            fragment_timeout: fragments.1,
-        },
-    )
+    (idle, flows, limit(), open_after, update_every, fragments)
+        .prop_map(
+            |(idle, flows, close_delay, open_after, update_every, fragments)| Limits {
+                max_flows: flows.0,
+                max_flows_per_peer: flows.1,
+                tcp_idle: idle.0,
+                tcp_opening_idle: idle.1,
+                udp_idle: idle.2,
+                icmp_idle: idle.3,
+                other_idle: idle.4,
+                close_delay,
+                open_after,
+                update_every,
+                max_fragments: fragments.0,
+                fragment_timeout: fragments.1,
+            },
+        )
+        .boxed()
 }
 
 /// From nothing to never, most often so long that a flow comes to something.
-fn limit() -> impl Strategy<Value = u64> {
+fn limit() -> BoxedStrategy<u64> {
     prop_oneof![
         1 => Just(0),
         1 => Just(1),
@@ -120,17 +129,18 @@ fn limit() -> impl Strategy<Value = u64> {
         6 => Just(HOUR),
         2 => Just(NEVER),
     ]
+    .boxed()
 }
 
 /// A thing that happens in so many actions.
-fn actions() -> impl Strategy<Value = Vec<Action>> {
+fn actions() -> BoxedStrategy<Vec<Action>> {
     prop_oneof![
         40 => packet().prop_map(|packet| vec![Action::Packet(packet)]),
         10 => time(),
         12 => conversation(),
         8 => exchange(),
         6 => datagram(),
-        2 => errors(),
+        3 => errors(),
         2 => travel(),
         1 => scan(),
         8 => Just(vec![Action::HandleTimeout]),
@@ -138,9 +148,10 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         3 => roam().prop_map(|roam| vec![roam]),
         3 => configuration().prop_map(|change| vec![change]),
     ]
+    .boxed()
 }
 
-fn time() -> impl Strategy<Value = Vec<Action>> {
+fn time() -> BoxedStrategy<Vec<Action>> {
     let wait = prop_oneof![
         4 => (-2i8..3).prop_map(Action::WaitUntilDue),
         2 => limit().prop_map(|time| Action::Wait(time.min(1000 * 24 * HOUR))),
@@ -154,14 +165,20 @@ fn time() -> impl Strategy<Value = Vec<Action>> {
         ]
         .prop_map(Action::StepWallClock),
     ];
-    (wait, any::<bool>()).prop_map(|(wait, look)| {
-        let mut actions = vec![wait];
-        actions.extend(look.then_some(Action::HandleTimeout));
-        actions
-    })
+    (wait, any::<bool>())
+        .prop_map(|(wait, look)| {
+            let mut actions = vec![wait];
+            actions.extend(
+                look.then_some([Action::HandleTimeout, Action::Drain])
+                    .into_iter()
+                    .flatten(),
+            );
+            actions
+        })
+        .boxed()
 }
 
-fn configuration() -> impl Strategy<Value = Action> {
+fn configuration() -> BoxedStrategy<Action> {
     prop_oneof![
         (limits(), prop::option::weighted(0.3, purpose()), peers()).prop_map(|(limits, purpose, configured_peers)| {
             Action::Configure {
@@ -172,64 +189,78 @@ fn configuration() -> impl Strategy<Value = Action> {
         }),
         few(PEERS.len() as u8).prop_map(|peer| Action::ClosePeer { peer }),
     ]
+    .boxed()
 }
 
-fn roam() -> impl Strategy<Value = Action> {
-    (few(PEERS.len() as u8), 0..PATHS).prop_map(|(peer, path)| Action::Roam { peer, path })
+fn roam() -> BoxedStrategy<Action> {
+    (few(PEERS.len() as u8), 0..PATHS)
+        .prop_map(|(peer, path)| Action::Roam { peer, path })
+        .boxed()
 }
 
 /// An index below `most`, nearly always the same, or nothing would meet.
-fn few(most: u8) -> impl Strategy<Value = u8> {
-    prop_oneof![4 => Just(0), 1 => 0..most]
+fn few(most: u8) -> BoxedStrategy<u8> {
+    prop_oneof![4 => Just(0), 1 => 0..most].boxed()
 }
 
-fn ends() -> impl Strategy<Value = Ends> {
-    (few(PEERS.len() as u8), few(FAMILIES), few(ADDRESSES), few(ADDRESSES)).prop_map(|(peer, family, near, far)| Ends {
-        peer,
-        family,
-        near,
-        far,
-    })
+fn ends() -> BoxedStrategy<Ends> {
+    (few(PEERS.len() as u8), few(FAMILIES), few(ADDRESSES), few(ADDRESSES))
+        .prop_map(|(peer, family, near, far)| Ends {
+            peer,
+            family,
+            near,
+            far,
+        })
+        .boxed()
 }
 
-fn ports() -> impl Strategy<Value = Ports> {
-    (few(PORTS.len() as u8), few(PORTS.len() as u8)).prop_map(|(near, far)| Ports { near, far })
+fn ports() -> BoxedStrategy<Ports> {
+    (few(PORTS.len() as u8), few(PORTS.len() as u8))
+        .prop_map(|(near, far)| Ports { near, far })
+        .boxed()
 }
 
-fn side() -> impl Strategy<Value = Side> {
-    prop_oneof![Just(Side::FromPeer), Just(Side::ToPeer)]
+fn side() -> BoxedStrategy<Side> {
+    prop_oneof![Just(Side::FromPeer), Just(Side::ToPeer)].boxed()
 }
 
-fn policy() -> impl Strategy<Value = Policy> {
+fn policy() -> BoxedStrategy<Policy> {
     let rule = || prop::option::of(0..2u8);
-    prop_oneof![7 => rule().prop_map(Policy::Allow), 1 => rule().prop_map(Policy::Deny)]
+    prop_oneof![7 => rule().prop_map(Policy::Allow), 1 => rule().prop_map(Policy::Deny)].boxed()
 }
 
-fn fate() -> impl Strategy<Value = Fate> {
+fn fate() -> BoxedStrategy<Fate> {
     prop_oneof![
         16 => Just(Fate::Sent),
         1 => Just(Fate::LostAtOnce),
         2 => Just(Fate::LostLater),
         1 => Just(Fate::Dropped),
     ]
+    .boxed()
 }
 
-fn packet() -> impl Strategy<Value = Packet> {
-    let first_of = prop::option::weighted(0.2, 0..3u32);
-    (ends(), side(), what(), first_of, policy(), any::<bool>(), fate()).prop_map(
-        |(ends, side, what, first_of, policy, asks, fate)| Packet {
-            ends,
-            side,
-            what,
-            first_of,
-            policy,
-            asks,
-            fate,
-        },
-    )
+fn packet() -> BoxedStrategy<Packet> {
+    let pieces = (
+        prop::option::weighted(0.2, 0..3u32),
+        prop::option::weighted(0.2, 1..600u16),
+    );
+    (ends(), side(), what(), pieces, policy(), any::<bool>(), fate())
+        .prop_map(
+            |(ends, side, what, (first_of, segment_size), policy, asks, fate)| Packet {
+                ends,
+                side,
+                what,
+                first_of,
+                segment_size,
+                policy,
+                asks,
+                fate,
+            },
+        )
+        .boxed()
 }
 
-fn what() -> impl Strategy<Value = What> {
+fn what() -> BoxedStrategy<What> {
     prop_oneof![
         8 => (ports(), step()).prop_map(|(ports, step)| What::Tcp(ports, step)),
         3 => (ports(), size()).prop_map(|(ports, payload)| What::Udp(ports, payload)),
@@ -239,15 +270,25 @@ fn what() -> impl Strategy<Value = What> {
         2 => piece(),
         2 => (few(ERRORS_V4.len() as u8), about()).prop_map(|(kind, about)| What::Error { kind, about }),
     ]
+    .boxed()
 }
 
-fn size() -> impl Strategy<Value = u16> {
-    prop_oneof![Just(0u16), Just(1), Just(5), Just(1000)]
+fn size() -> BoxedStrategy<u16> {
+    prop_oneof![Just(0u16), Just(1), Just(5), Just(1000), Just(u16::MAX)].boxed()
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> BoxedStrategy<Step> {
     let old = (0..1500u16, size()).prop_map(|(back, payload)| Step::Old { back, payload });
-    let odd = (any::<u8>(), any::<u32>(), size()).prop_map(|(flags, seq, payload)| Step::Odd { flags, seq, payload });
+    let (syn, ack, fin, rst) = (TcpFlags::SYN, TcpFlags::ACK, TcpFlags::FIN, TcpFlags::RST);
+    let each = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let flags = prop_oneof![
+        1 => any::<u8>(),
+        3 => each.prop_map(move |(has_syn, has_ack, has_fin, has_rst)| {
+            let bit = |has, flag| if has { flag } else { 0 };
+            bit(has_syn, syn) | bit(has_ack, ack) | bit(has_fin, fin) | bit(has_rst, rst)
+        }),
+    ];
+    let odd = (flags, any::<u32>(), size()).prop_map(|(flags, seq, payload)| Step::Odd { flags, seq, payload });
     prop_oneof![
         4 => Just(Step::Syn),
         3 => Just(Step::SynAck),
@@ -258,11 +299,12 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Again),
         1 => size().prop_map(Step::Skip),
         1 => old,
-        1 => odd,
+        2 => odd,
     ]
+    .boxed()
 }
 
-fn about() -> impl Strategy<Value = About> {
+fn about() -> BoxedStrategy<About> {
     prop_oneof![
         4 => ports().prop_map(About::Tcp),
         3 => ports().prop_map(About::Udp),
@@ -270,18 +312,19 @@ fn about() -> impl Strategy<Value = About> {
         1 => few(PROTOCOLS.len() as u8).prop_map(About::Other),
         1 => Just(About::Nothing),
     ]
+    .boxed()
 }
 
-fn piece() -> impl Strategy<Value = What> {
+fn piece() -> BoxedStrategy<What> {
     let protocol = prop_oneof![3 => Just(6u8), 3 => Just(17), 1 => Just(1), 1 => Just(47)];
-    (protocol, 0..3u32, prop::bool::weighted(0.1), size()).prop_map(|(protocol, identification, first, payload)| {
-        What::Piece {
+    (protocol, 0..3u32, prop::bool::weighted(0.1), size())
+        .prop_map(|(protocol, identification, first, payload)| What::Piece {
             protocol,
             identification,
             first,
             payload,
-        }
-    })
+        })
+        .boxed()
 }
 
 /// A packet that is passed on without ado.
@@ -291,6 +334,7 @@ fn plain(ends: Ends, side: Side, what: What) -> Packet {
         side,
         what,
         first_of: None,
+        segment_size: None,
         policy: Policy::Allow(None),
         asks: true,
         fate: Fate::Sent,
@@ -312,7 +356,7 @@ enum Weather {
     Slow(u64),
 }
 
-fn weather() -> impl Strategy<Value = Weather> {
+fn weather() -> BoxedStrategy<Weather> {
     prop_oneof![
         20 => Just(Weather::Fair),
         2 => Just(Weather::Twice),
@@ -321,10 +365,11 @@ fn weather() -> impl Strategy<Value = Weather> {
         2 => Just(Weather::Late),
         2 => limit().prop_map(|time| Weather::Slow(time.min(HOUR))),
     ]
+    .boxed()
 }
 
 /// A TCP connection from its SYN on, how far ever it comes.
-fn conversation() -> impl Strategy<Value = Vec<Action>> {
+fn conversation() -> BoxedStrategy<Vec<Action>> {
     let ending = prop_oneof![
         3 => Just(vec![(true, Step::Fin), (false, Step::Ack), (false, Step::Fin), (true, Step::Ack)]),
         2 => Just(vec![(false, Step::Fin), (true, Step::Fin), (false, Step::Ack)]),
@@ -338,8 +383,8 @@ fn conversation() -> impl Strategy<Value = Vec<Action>> {
         1 => Just(vec![(true, Step::Syn), (true, Step::Again), (true, Step::Again)]),
     ];
     let data = vec((any::<bool>(), size().prop_map(Step::Data)), 0..5);
-    (ends(), ports(), side(), opening, data, ending, vec(weather(), 12)).prop_map(
-        |(ends, ports, client, opening, data, ending, weather)| {
+    (ends(), ports(), side(), opening, data, ending, vec(weather(), 12))
+        .prop_map(|(ends, ports, client, opening, data, ending, weather)| {
             let mut actions = Vec::new();
             let mut late = None;
             let steps = opening.into_iter().chain(data).chain(ending);
@@ -364,12 +409,12 @@ fn conversation() -> impl Strategy<Value = Vec<Action>> {
             }
             actions.extend(late);
             actions
-        },
-    )
+        })
+        .boxed()
 }
 
 /// Both ends of a flow of any protocol, speaking now and then.
-fn exchange() -> impl Strategy<Value = Vec<Action>> {
+fn exchange() -> BoxedStrategy<Vec<Action>> {
     let what = prop_oneof![
         3 => (ports(), size()).prop_map(|(ports, payload)| What::Udp(ports, payload)),
         2 => (ports(), size()).prop_map(|(ports, payload)| What::Tcp(ports, Step::Data(payload))),
@@ -383,108 +428,128 @@ fn exchange() -> impl Strategy<Value = Vec<Action>> {
         1 => (1..20u64).prop_map(|time| vec![Action::Wait(time), Action::HandleTimeout]),
         1 => (1..20u64).prop_map(|time| vec![Action::Wait(time * SECOND), Action::HandleTimeout]),
         1 => Just(vec![Action::HandleTimeout]),
+        1 => Just(vec![Action::HandleTimeout, Action::Drain]),
     ];
     let said = (prop::bool::weighted(0.7), pause, fate());
-    (ends(), side(), what, vec(said, 2..16)).prop_map(|(ends, client, what, said)| {
-        let mut actions = Vec::new();
-        for (by_client, pause, fate) in said {
-            let (side, what) = match what {
-                What::Echo { identifier, .. } if !by_client => (
-                    client.turned(),
-                    What::Echo {
-                        identifier,
-                        request: false,
-                    },
-                ),
-                _ if !by_client => (client.turned(), what),
-                _ => (client, what),
-            };
-            actions.push(Action::Packet(Packet {
-                fate,
-                ..plain(ends, side, what)
-            }));
-            actions.extend(pause);
-        }
-        actions
-    })
+    (ends(), side(), what, vec(said, 2..16))
+        .prop_map(|(ends, client, what, said)| {
+            let mut actions = Vec::new();
+            for (by_client, pause, fate) in said {
+                let (side, what) = match what {
+                    What::Echo { identifier, .. } if !by_client => (
+                        client.turned(),
+                        What::Echo {
+                            identifier,
+                            request: false,
+                        },
+                    ),
+                    _ if !by_client => (client.turned(), what),
+                    _ => (client, what),
+                };
+                actions.push(Action::Packet(Packet {
+                    fate,
+                    ..plain(ends, side, what)
+                }));
+                actions.extend(pause);
+            }
+            actions
+        })
+        .boxed()
 }
 
 /// The pieces of one datagram, in some order (R15).
-fn datagram() -> impl Strategy<Value = Vec<Action>> {
+fn datagram() -> BoxedStrategy<Vec<Action>> {
     let first = prop_oneof![
         3 => (ports(), size()).prop_map(|(ports, payload)| (17u8, What::Udp(ports, payload))),
         2 => (ports(), step()).prop_map(|(ports, step)| (6, What::Tcp(ports, step))),
         1 => Just((47, What::Other(0))),
     ];
     let pieces = vec((prop::bool::weighted(0.35), weather()), 1..6);
-    (ends(), side(), first, 0..3u32, pieces).prop_map(|(ends, side, (protocol, first), identification, pieces)| {
-        let mut actions = Vec::new();
-        for (is_first, weather) in pieces {
-            let later = What::Piece {
-                protocol,
-                identification,
-                first: false,
-                payload: 8,
-            };
-            let packet = Packet {
-                first_of: Some(identification),
-                fate: match weather {
-                    Weather::Unwritten => Fate::LostLater,
-                    Weather::Lost => Fate::LostAtOnce,
-                    Weather::Fair | Weather::Twice | Weather::Late | Weather::Slow(_) => Fate::Sent,
-                },
-                ..plain(ends, side, if is_first { first } else { later })
-            };
-            if let Weather::Slow(time) = weather {
-                actions.push(Action::Wait(time));
+    (ends(), side(), first, 0..3u32, pieces)
+        .prop_map(|(ends, side, (protocol, first), identification, pieces)| {
+            let mut actions = Vec::new();
+            for (is_first, weather) in pieces {
+                let later = What::Piece {
+                    protocol,
+                    identification,
+                    first: false,
+                    payload: 8,
+                };
+                let packet = Packet {
+                    first_of: Some(identification),
+                    fate: match weather {
+                        Weather::Unwritten => Fate::LostLater,
+                        Weather::Lost => Fate::LostAtOnce,
+                        Weather::Fair | Weather::Twice | Weather::Late | Weather::Slow(_) => Fate::Sent,
+                    },
+                    ..plain(ends, side, if is_first { first } else { later })
+                };
+                if let Weather::Slow(time) = weather {
+                    actions.push(Action::Wait(time));
+                }
+                actions.push(Action::Packet(packet));
             }
-            actions.push(Action::Packet(packet));
-        }
-        actions
-    })
+            actions
+        })
+        .boxed()
 }
 
-/// So many kinds of errors about one flow that its list overflows (R13).
-fn errors() -> impl Strategy<Value = Vec<Action>> {
+/// So many kinds of errors about one flow that its list overflows, and has room again when lost ones are taken back (R13).
+fn errors() -> BoxedStrategy<Vec<Action>> {
     let about = prop_oneof![
         ports().prop_map(|ports| (What::Udp(ports, 1), About::Udp(ports))),
         ports().prop_map(|ports| (What::Tcp(ports, Step::Data(1)), About::Tcp(ports))),
     ];
     let kind = prop_oneof![20 => 2..ERRORS_V4.len() as u8, 1 => 0..2u8];
-    let errors = vec((kind, fate()), 1..60);
-    (ends(), side(), about, errors).prop_map(|(ends, side, (what, about), errors)| {
-        let mut actions = vec![Action::Packet(plain(ends, side.turned(), what))];
-        for (kind, fate) in errors {
-            actions.push(Action::Packet(Packet {
-                fate,
-                ..plain(ends, side, What::Error { kind, about })
-            }));
-        }
-        actions
-    })
+    let fate = prop_oneof![fate(), prop_oneof![Just(Fate::Sent), Just(Fate::LostLater)]];
+    let errors = vec((kind, fate, prop::bool::weighted(0.1)), 1..60);
+    (ends(), side(), about, errors)
+        .prop_map(|(ends, side, (what, about), errors)| {
+            let mut actions = vec![Action::Packet(plain(ends, side.turned(), what))];
+            for (kind, fate, drains) in errors {
+                actions.push(Action::Packet(Packet {
+                    fate,
+                    ..plain(ends, side, What::Error { kind, about })
+                }));
+                actions.extend(drains.then_some(Action::Drain));
+            }
+            actions
+        })
+        .boxed()
 }
 
 /// A peer that changes its path for every packet (R24).
-fn travel() -> impl Strategy<Value = Vec<Action>> {
-    (ends(), ports(), vec(0..PATHS, 1..24)).prop_map(|(ends, ports, paths)| {
-        let leg = |path| {
-            let packet = plain(ends, Side::FromPeer, What::Udp(ports, 1));
-            let peer = ends.peer;
-            [Action::Roam { peer, path }, Action::Packet(packet)]
-        };
-        paths.into_iter().flat_map(leg).collect()
-    })
+fn travel() -> BoxedStrategy<Vec<Action>> {
+    (ends(), ports(), vec(0..PATHS, 1..24))
+        .prop_map(|(ends, ports, paths)| {
+            let leg = |path| {
+                let packet = plain(ends, Side::FromPeer, What::Udp(ports, 1));
+                let peer = ends.peer;
+                [Action::Roam { peer, path }, Action::Packet(packet)]
+            };
+            paths.into_iter().flat_map(leg).collect()
+        })
+        .boxed()
 }
 
-/// Denials at the edges of what a peer keeps keys of, and once more when the first of them are over (R23).
-fn scan() -> impl Strategy<Value = Vec<Action>> {
-    let count = prop_oneof![4 => 1..10u16, 3 => 254..259u16, 1 => 510..515u16];
-    let over = prop_oneof![Just(Over::Ports), Just(Over::Hosts)];
-    let scan = (ends(), side(), over, 0..4u16, count, prop::option::of(0..2u8));
-    let again = (prop::option::of(-1..3i8), any::<bool>(), 0..4u16, 0..4u16);
-    (scan, again).prop_map(
-        |((ends, side, over, from, count, rule), (wait, turned, from_again, count_again))| {
-            let scan = |over, from, count| {
+/// Denials at the edges of what a peer keeps keys of, and some more, also when the first of them are over (R23).
+fn scan() -> BoxedStrategy<Vec<Action>> {
+    let rule = prop::option::of(0..2u8);
+    let (ports, hosts) = (prop_oneof![2 => 1..10u16, 1 => 254..259u16], 510..515u16);
+    let first = prop_oneof![
+        3 => (Just(Over::Ports), ports.clone()),
+        1 => (Just(Over::Hosts), ports),
+        2 => (Just(Over::Hosts), hosts),
+    ];
+    // Of the same ports and hosts, or of others.
+    let from = prop_oneof![0..4u16, Just(1000)];
+    let more = vec(
+        (side(), prop_oneof![Just(Over::Ports), Just(Over::Hosts)], from, 1..4u16),
+        1..4,
+    );
+    (ends(), side(), first, rule, prop::option::of(-1..3i8), more)
+        .prop_map(|(ends, side, (over, count), rule, wait, more)| {
+            let scan = |side, over, from, count| {
                 Action::Scan(Scan {
                     ends,
                     side,
@@ -494,14 +559,13 @@ fn scan() -> impl Strategy<Value = Vec<Action>> {
                     rule,
                 })
             };
-            let other = match over {
-                Over::Ports => Over::Hosts,
-                Over::Hosts => Over::Ports,
-            };
-            let mut actions = vec![scan(over, from, count)];
+            let mut actions = vec![scan(side, over, 0, count)];
             actions.extend(wait.map(Action::WaitUntilDue));
-            actions.push(scan(if turned { other } else { over }, from_again, count_again));
+            actions.extend(
+                more.into_iter()
+                    .map(|(side, over, from, count)| scan(side, over, from, count)),
+            );
             actions
-        },
-    )
+        })
+        .boxed()
 }
