@@ -26,6 +26,7 @@ mod index;
 mod key;
 pub mod ledger;
 mod limits;
+mod lookahead;
 #[cfg(test)]
 mod model;
 mod passing;
@@ -48,6 +49,7 @@ pub use fragments::FragmentKey;
 pub use key::{FlowKey, Side};
 pub use ledger::{FlowLedger, Tally, Untracked};
 pub use limits::{Limits, Purpose};
+pub use lookahead::LOOKAHEAD;
 pub use paths::PathId;
 pub use record::{Directory, FlowRecord, NameId, PeerId, Record, Standing, Timestamp, Verdict};
 pub use table::FlowTable;

@@ -168,6 +168,18 @@ impl ReplayState {
         self.handle_parsed(&Parsed::of(frame));
     }
 
+    /// Fetches what the first [`LOOKAHEAD`](crate::flow::LOOKAHEAD) of these frames will need. With peers a packet's
+    /// key is known only once it was routed, so then it does nothing.
+    pub fn look_ahead(&self, frames: &[Parsed]) {
+        if self.peers.is_none() {
+            self.flows
+                .look_ahead(frames.iter().filter_map(|frame| match &frame.content {
+                    Content::Packet(info, _) => Some((PeerId::NOBODY, side_without_peers(info), info)),
+                    Content::Malformed { .. } | Content::NotIp(_) => None,
+                }));
+        }
+    }
+
     /// Takes a frame that was parsed already.
     pub fn handle_parsed(&mut self, parsed: &Parsed) {
         self.frames += 1;

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use crate::batch::Batch;
 
 /// A batch of so many records is worth a call: no other is joined to it.
-const ENOUGH: usize = 512;
+const ENOUGH: usize = 256;
 
 /// Takes batches out of a channel.
 pub(crate) struct Receiver {

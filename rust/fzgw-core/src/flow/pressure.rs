@@ -104,7 +104,7 @@ impl List {
         self.len -= 1;
     }
 
-    fn iter<'a>(&self, slab: &'a Slab) -> impl Iterator<Item = u32> + use<'a> {
+    pub(super) fn iter<'a>(&self, slab: &'a Slab) -> impl Iterator<Item = u32> + use<'a> {
         let follow = |slot: u32| (slot != NONE).then_some(slot);
         std::iter::successors(follow(self.head), move |slot| follow(slab[*slot].peer_next))
     }

@@ -427,6 +427,12 @@ impl Slab {
         (body != NONE).then(|| &self.bodies[body])
     }
 
+    /// Reads from both ends of a slot.
+    pub(super) fn touch(&self, slot: u32) -> u64 {
+        let flow = &self.slots[slot];
+        flow.serial ^ u64::from(flow.near_port)
+    }
+
     /// A slot and its body, which it gets now if it had none. A TCP flow's begins with what its first segment said.
     pub(super) fn with_body(&mut self, slot: u32) -> (&mut Slot, &mut Body) {
         let flow = &mut self.slots[slot];

@@ -13,6 +13,7 @@ use super::fragments::{FragmentKey, Fragments, Home, Settled};
 use super::index::Index;
 use super::key::{FlowKey, Initiator, Side};
 use super::ledger::{FlowLedger, Untracked};
+use super::lookahead::LOOKAHEAD;
 use super::paths::{PathId, PathTable};
 use super::pressure::PeerFlows;
 use super::record::{EndReason, FlowRecord, Note, OuterPath, PeerId, Record, Standing, Timestamp, Traffic, Verdict};
@@ -175,21 +176,37 @@ impl FlowTable {
         while let Some(expired) = self.fragments.expire_oldest(now.mono, self.limits.fragment_timeout) {
             self.give_up_fragments(expired);
         }
-        for _ in 0..TIMEOUT_BUDGET {
-            let (limits, purpose) = (&self.limits, self.purpose);
-            let due = self.wheel.next_due(&mut self.slab, now.mono, |slab, slot| {
-                deadline(limits, purpose, slab, slot)
-            });
-            let Some(slot) = due else { return };
-            if over_from(&self.limits, &self.slab, slot) <= now.mono {
-                self.end(slot, EndReason::Idle);
-                continue;
+        for _ in 0..TIMEOUT_BUDGET / LOOKAHEAD {
+            let mut due = [0; LOOKAHEAD];
+            let mut count = 0;
+            while count < LOOKAHEAD {
+                let (limits, purpose) = (&self.limits, self.purpose);
+                let next = self.wheel.next_due(&mut self.slab, now.mono, |slab, slot| {
+                    deadline(limits, purpose, slab, slot)
+                });
+                let Some(slot) = next else { break };
+                due[count] = slot;
+                count += 1;
             }
-            if record_due(&self.limits, self.purpose, &self.slab, slot) <= now.mono {
-                self.report(slot);
+            self.fetch_to_end(&due[..count]);
+            for slot in &due[..count] {
+                self.look_at(*slot, now);
             }
-            self.schedule(slot);
+            if count < LOOKAHEAD {
+                return;
+            }
         }
+    }
+
+    /// Does what is due of a flow that stands in no bucket of the wheel.
+    fn look_at(&mut self, slot: u32, now: Timestamp) {
+        if over_from(&self.limits, &self.slab, slot) <= now.mono {
+            return self.end(slot, EndReason::Idle);
+        }
+        if record_due(&self.limits, self.purpose, &self.slab, slot) <= now.mono {
+            self.report(slot);
+        }
+        self.schedule(slot);
     }
 
     /// The monotonic nanoseconds at which `handle_timeout` has something to do.
@@ -221,8 +238,11 @@ impl FlowTable {
         let slots: Vec<u32> = self.slab.live_from(self.close_from).take(most).collect();
         // Nothing opens meanwhile, so what is behind stays empty: a million flows are scanned once.
         self.close_from = slots.last().map_or(0, |last| last + 1);
-        for slot in slots {
-            self.end(slot, reason);
+        for group in slots.chunks(LOOKAHEAD) {
+            self.fetch_to_end(group);
+            for slot in group {
+                self.end(*slot, reason);
+            }
         }
         let more = self.slab.len() > 0;
         if !more {

@@ -11,11 +11,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::{Parsed, ReplayLedger, ReplayOptions, ReplayState};
 use crate::capture::CaptureReader;
-use crate::flow::Record;
+use crate::flow::{LOOKAHEAD, Record};
 use crate::io::handover::Batch;
 
 /// A batch is handed over at this many records.
-const BATCH: usize = 1024;
+const BATCH: usize = 256;
 /// How long records wait for others, in nanoseconds of the packets' clock.
 const LINGER: u64 = 1_000_000_000;
 /// Batches that may wait, about 6 MB: the reader waits for the next place.
@@ -293,12 +293,15 @@ impl Counter {
     }
 
     fn count(&mut self, mut frames: Vec<Parsed>) -> Result<(), Stopped> {
-        for frame in &frames {
-            while self.state.handle_timers(frame.time) {
+        for group in frames.chunks(LOOKAHEAD) {
+            self.state.look_ahead(group);
+            for frame in group {
+                while self.state.handle_timers(frame.time) {
+                    self.hand_over_batches(frame.time)?;
+                }
+                self.state.handle_parsed(frame);
                 self.hand_over_batches(frame.time)?;
             }
-            self.state.handle_parsed(frame);
-            self.hand_over_batches(frame.time)?;
         }
         self.tell_progress();
         frames.clear();
