@@ -194,7 +194,7 @@ class TestRecords:
 
     def test_the_peer_of_an_inbound_flow_is_its_responder(self) -> None:
         """Scenario 25."""
-        line = ocsf_line(protocol=6, direction="inbound")
+        line = ocsf_line(protocol=6, direction="Inbound")
         line["src_endpoint"], line["dst_endpoint"] = line["dst_endpoint"], line["src_endpoint"]
         row = parse(json.dumps(line).encode())
         assert row is not None
@@ -205,20 +205,24 @@ class TestRecords:
         assert parse(b'{"class_uid": 0}') is None
 
 
-def ocsf_line(*, protocol: int, direction: str = "outbound", icmp: dict[str, int] | None = None) -> dict[str, Any]:
+def ocsf_line(*, protocol: int, direction: str = "Outbound", icmp: dict[str, int] | None = None) -> dict[str, Any]:
     """The fields of a close record that the demo reads."""
     return {
         "class_uid": 4001,
         "status_code": "idle",
         "src_endpoint": {"ip": "100.64.0.2", "name": "laptop", "owner": {"name": "alice"}},
         "dst_endpoint": {"ip": "203.0.113.10"},
-        "connection_info": {"protocol_num": protocol, "protocol_name": {1: "icmp", 6: "tcp"}[protocol]},
+        "action": "Allowed",
+        "connection_info": {
+            "direction": direction,
+            "protocol_num": protocol,
+            "protocol_name": {1: "icmp", 6: "tcp"}[protocol],
+        },
         "cumulative_traffic": {"bytes_out": 84, "bytes_in": 84, "packets_out": 1, "packets_in": 1},
         "unmapped": {
             "activity": "close",
-            "direction": direction,
-            "verdict": "allow",
-            "duration_ns": 1_500_000_000,
+            "start_ns": 1_700_000_000_123_456_789,
+            "end_ns": 1_700_000_001_623_456_789,
             "payload_out": 0,
             "payload_in": 0,
             "paths": [{"remote": "192.0.2.2:33000"}],

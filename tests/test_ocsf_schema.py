@@ -158,18 +158,18 @@ def test_lines_say_what_happened(tunnel: Tunnel) -> None:
     assert fin["status_detail"] == "SF"
     assert fin["connection_info"]["flag_history"] == "ShAFf"
     assert fin["unmapped"]["retransmits_out"] == fin["unmapped"]["retransmits_in"] == 0
-    assert 0 <= fin["unmapped"]["syn_to_syn_ack_ns"] <= fin["unmapped"]["duration_ns"]
+    assert 0 <= fin["unmapped"]["syn_to_syn_ack_ns"] <= fin["unmapped"]["end_ns"] - fin["unmapped"]["start_ns"]
 
     [failed] = [record for record in closed if record["activity_name"] == "Fail"]
     assert failed["status_detail"] == "S0"
     assert failed["unmapped"]["icmp_errors"] == [{"type": 3, "code": 1, "packets": 1, "bytes": 56}]
     assert failed["cumulative_traffic"]["packets_in"] == 0
 
-    [inbound] = [record for record in closed if record["unmapped"]["direction"] == "inbound"]
+    [inbound] = [record for record in closed if record["connection_info"]["direction"] == "Inbound"]
     assert inbound["src_endpoint"] == {"ip": OUTSIDE6, "port": 53}
     assert inbound["dst_endpoint"]["name"] == "laptop-7"
 
-    denied = [record for record in closed if record["unmapped"]["verdict"] == "deny"]
+    denied = [record for record in closed if record["action"] == "Denied"]
     assert len(denied) == 513, "256 keys with a port, 256 without, and one of the rule alone"
     assert sum(record["unmapped"]["attempts"] for record in denied) == DENIED_HOSTS
     assert sum("port" in record.get("dst_endpoint", {}) for record in denied) == 256

@@ -330,17 +330,17 @@ class TestSettings:
         done = replay(write(pcap(frames)), "--config", tmp_path / "gateway.toml", "--set", "gateway.name=lab")
         assert done.returncode == 0, done.stderr
         outbound, inbound = [validate(line) for line in done.stdout.splitlines()]
-        assert get(outbound, "unmapped.direction") == "outbound"
+        assert get(outbound, "connection_info.direction") == "Outbound"
         assert (get(outbound, "src_endpoint.name"), get(outbound, "src_endpoint.owner.name")) == ("laptop", "alice")
         assert (get(outbound, "traffic.packets_out"), get(outbound, "traffic.packets_in")) == (5, 4)
-        assert get(inbound, "unmapped.direction") == "inbound"
+        assert get(inbound, "connection_info.direction") == "Inbound"
         assert (get(inbound, "dst_endpoint.name"), get(inbound, "traffic.packets_out")) == ("laptop", 1)
         assert {get(line, "network_observation_point.name") for line in (outbound, inbound)} == {"lab"}
 
     def test_without_one_nobody_is_named(self, capture: Path) -> None:
         """Either side may open a flow, and no direction is claimed."""
         lines = lines_of(replay(capture).stdout)
-        assert {get(line, "unmapped.direction") for line in lines} == {"unknown"}
+        assert {get(line, "connection_info.direction") for line in lines} == {"Unknown"}
 
 
 class TestHandlers:

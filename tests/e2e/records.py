@@ -37,8 +37,8 @@ class FlowLine:
         self.activity: str = self.unmapped["activity"]
         self.number: int = self.unmapped["number"]
         self.protocol: int = line["connection_info"].get("protocol_num", 0)
-        self.direction: str = self.unmapped["direction"]
-        self.verdict: str = self.unmapped["verdict"]
+        self.direction: str = line["connection_info"]["direction"].lower()
+        self.verdict: str = {"Allowed": "allow", "Denied": "deny"}[line["action"]]
         self.rule: str | None = line.get("firewall_rule", {}).get("name")
         self.end_reason: str | None = line.get("status_code")
         self.attempts: int = self.unmapped.get("attempts", 0)

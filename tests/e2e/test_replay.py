@@ -111,10 +111,11 @@ def _facts(flow: FlowLine) -> dict[str, Any]:
         "destination": flow.destination,
         "conn_state": flow.line.get("status_detail"),
         "activity": flow.line["activity_name"],
+        "initiator_known": flow.line["is_src_dst_assignment_known"],
         "history": flow.line["connection_info"].get("flag_history"),
         "community_id": flow.line["connection_info"].get("community_uid"),
         "end_reason": "capture_end" if flow.end_reason == "shutdown" else flow.end_reason,
     }
-    names = ("payload_out", "payload_in", "tcp_flags_out", "tcp_flags_in", "icmp_errors", "initiator_known")
+    names = ("payload_out", "payload_in", "tcp_flags_out", "tcp_flags_in", "icmp_errors")
     retransmits = ("retransmits_out", "retransmits_in")
     return same | {name: flow.unmapped.get(name) for name in names + retransmits}

@@ -52,7 +52,7 @@ def test_clients_come_back_by_themselves(
     assert before.out.packets + after.out.packets < trickle.sent, "what was sent in between is nobody's"
     assert before.back.packets + after.back.packets >= len(trickle.returned)
     # Met in the middle: the first segment with payload opens, and nobody knows who began (R6, R3).
-    assert second.one(protocol=TCP, port=services.ECHO_PORT).unmapped["initiator_known"] is False
+    assert second.one(protocol=TCP, port=services.ECHO_PORT).line["is_src_dst_assignment_known"] is False
 
 
 def test_a_second_start_replaces_what_a_kill_left(

@@ -47,8 +47,8 @@ def parse(line: bytes) -> FlowRow | None:
         return None
     extra = record["unmapped"]
     source, destination = record.get("src_endpoint", {}), record.get("dst_endpoint", {})
-    peer = source if extra["direction"] == "outbound" else destination
     connection, totals = record["connection_info"], record["cumulative_traffic"]
+    peer = source if connection["direction"] == "Outbound" else destination
     return FlowRow(
         activity=extra["activity"],
         peer=peer.get("name", ""),
@@ -60,7 +60,7 @@ def parse(line: bytes) -> FlowRow | None:
         dst_ip=destination.get("ip", ""),
         dst_port=destination.get("port", 0),
         domain=destination.get("domain", ""),
-        verdict=extra["verdict"],
+        verdict={"Allowed": "allow", "Denied": "deny"}[record["action"]],
         rule=record.get("firewall_rule", {}).get("name", ""),
         bytes_out=totals["bytes_out"],
         bytes_in=totals["bytes_in"],
@@ -69,7 +69,7 @@ def parse(line: bytes) -> FlowRow | None:
         payload_out=extra.get("payload_out", 0),
         payload_in=extra.get("payload_in", 0),
         attempts=extra.get("attempts", 0),
-        duration=extra["duration_ns"] / 1e9,
+        duration=(extra["end_ns"] - extra["start_ns"]) / 1e9,
         paths=tuple(path["remote"] for path in extra.get("paths", ())),
         end_reason=record.get("status_code", ""),
     )

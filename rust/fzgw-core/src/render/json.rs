@@ -5,6 +5,7 @@
 
 use std::fmt::{self, Display, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 
 /// The key of a member as it stands in the line, colon included, so that it is one copy of known length.
 macro_rules! key {
@@ -108,6 +109,22 @@ impl Json<'_> {
         text.char(b'.');
         text.padded::<6>((nanoseconds % 1_000_000_000 / 1_000) as u32);
         self.out.push(b',');
+    }
+
+    /// As [`Json::object`], and says where its value stands, for [`Json::again`].
+    #[inline(always)]
+    pub(super) fn object_shown(&mut self, key: &'static str, members: impl FnOnce(&mut Self)) -> Range<usize> {
+        self.key(key);
+        let from = self.out.len();
+        self.item(members);
+        from..self.out.len()
+    }
+
+    /// A member whose value was written before, further up in this line: numbers are dearer to write than to copy.
+    #[inline(always)]
+    pub(super) fn again(&mut self, key: &'static str, shown: Range<usize>) {
+        self.key(key);
+        self.out.extend_from_within(shown);
     }
 
     /// Text made of parts.
