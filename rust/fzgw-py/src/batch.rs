@@ -1,5 +1,6 @@
 //! A batch of records as a lazy sequence: a record that nobody looks at is never converted.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -12,8 +13,14 @@ use pyo3::types::PyBytes;
 
 use crate::flow::{Flow, seconds};
 
-/// About the size of a rendered record: the buffer seldom grows.
-const LINE_BYTES: usize = 1600;
+/// A buffer that grew beyond this is not kept.
+const KEPT_BYTES: usize = 4 << 20;
+
+thread_local! {
+    /// Where lines are rendered, kept from batch to batch: a new one of this size would be given back to the system and
+    /// faulted in again page by page each time.
+    static LINES: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// Records that are missing, and what was in them.
 #[pyclass(frozen, eq, module = "fzgw._core")]
@@ -138,8 +145,7 @@ impl Batch {
         sequence: u64,
         handler_errors: Option<HashMap<usize, String>>,
     ) -> Bound<'py, PyBytes> {
-        let (lines, _) = py.detach(|| self.lines(Format::Ocsf, sequence, handler_errors.as_ref()));
-        PyBytes::new(py, &lines)
+        self.rendered(py, Format::Ocsf, sequence, handler_errors.as_ref()).0
     }
 
     #[pyo3(signature = (format, sequence, handler_errors=None))]
@@ -152,8 +158,7 @@ impl Batch {
     ) -> PyResult<(Bound<'py, PyBytes>, u64)> {
         let format = Format::parse(format)
             .ok_or_else(|| PyValueError::new_err(format!("{format:?} is no format of records")))?;
-        let (lines, count) = py.detach(|| self.lines(format, sequence, handler_errors.as_ref()));
-        Ok((PyBytes::new(py, &lines), count))
+        Ok(self.rendered(py, format, sequence, handler_errors.as_ref()))
     }
 
     fn __repr__(&self) -> String {
@@ -162,17 +167,40 @@ impl Batch {
 }
 
 impl Batch {
-    /// The lines of all records that have one in this format, and how many. Only these take a number (L4).
-    fn lines(&self, format: Format, sequence: u64, handler_errors: Option<&HashMap<usize, String>>) -> (Vec<u8>, u64) {
+    /// The lines of all records that have one in this format, and how many.
+    fn rendered<'py>(
+        &self,
+        py: Python<'py>,
+        format: Format,
+        sequence: u64,
+        handler_errors: Option<&HashMap<usize, String>>,
+    ) -> (Bound<'py, PyBytes>, u64) {
+        let mut lines = LINES.take();
+        lines.clear();
+        let count = py.detach(|| self.lines(&mut lines, format, sequence, handler_errors));
+        let bytes = PyBytes::new(py, &lines);
+        if lines.capacity() <= KEPT_BYTES {
+            LINES.set(lines);
+        }
+        (bytes, count)
+    }
+
+    /// Appends the lines and says how many they are. Only these take a number (L4).
+    fn lines(
+        &self,
+        lines: &mut Vec<u8>,
+        format: Format,
+        sequence: u64,
+        handler_errors: Option<&HashMap<usize, String>>,
+    ) -> u64 {
         let handover::Batch { directory, records, .. } = &*self.batch;
-        let mut lines = Vec::with_capacity(records.len() * LINE_BYTES);
         let mut count = 0;
         for (index, record) in records.iter().enumerate() {
             let error = handler_errors.and_then(|errors| errors.get(&index)).map(String::as_str);
-            let written = format.record(&mut lines, record, directory, sequence + count, None, error);
+            let written = format.record(lines, record, directory, sequence + count, None, error);
             count += u64::from(written);
         }
-        (lines, count)
+        count
     }
 }
 
