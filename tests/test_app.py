@@ -72,6 +72,7 @@ class Engine:
 
     interface = "fzgw-test"
     port = 51820
+    tun_offload = "off"
 
     def __init__(self, *steps: Step, after_stop: Sequence[Step] = (), refuses_reload: bool = False) -> None:
         self._steps = list(steps)

@@ -449,6 +449,10 @@ class Gateway:
         """The name of the device."""
 
     @property
+    def tun_offload(self) -> str:
+        """What the device can do beyond one packet a call: "tso+uso", "tso" or "off"."""
+
+    @property
     def port(self) -> int:
         """The UDP port."""
 
@@ -475,7 +479,7 @@ class Gateway:
         `packets` and `bytes` (L1): by side, `received`, `forwarded`, `waiting`, `dropped` by reason. `flows` (L2): by
         side, `forwarded`, `ended`, `live`, `icmp_errors`, `pending_fragments`, `untracked` by reason, each as
         (packets, bytes). `denied` (L2b), `originated`, `datagrams`, `records`, `peers`, and `balanced`: whether all of
-        it adds up. `error`: why it ended by itself, where it did.
+        it adds up. `tun_offload`: as the property. `error`: why it ended by itself, where it did.
         """
 
     def stop(self) -> None:

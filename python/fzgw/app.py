@@ -53,6 +53,7 @@ NEEDS_RESTART = (
     "gateway.listen",
     "gateway.interface",
     "gateway.mtu",
+    "gateway.tun_offload",
     "gateway.state_dir",
     "sinks",
 )
@@ -84,6 +85,10 @@ class Gateway(Protocol):
     @property
     def port(self) -> int:
         """The UDP port it listens on."""
+
+    @property
+    def tun_offload(self) -> str:
+        """What its device can do beyond one packet a call."""
 
     def recv(self, max: int = ..., timeout: float = ...) -> Batch | None:
         """The next records, an empty batch when the time is over, None when it has ended and all is taken."""
@@ -239,6 +244,7 @@ class App:
         self._log.info(
             "gateway_started",
             interface=gateway.interface,
+            tun_offload=gateway.tun_offload,
             port=gateway.port,
             public_key=base64.b64encode(config.gateway.public_key).decode(),
             peers=len(config.peers),

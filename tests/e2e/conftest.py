@@ -74,7 +74,7 @@ class Gateways:
     def join(self, gateway: Fzgw) -> None:
         """Both clients make the gateway their exit."""
         for client in self._clients:
-            client.join(gateway.public_key, gateway.port, family=UNDERLAY[client.site.number])
+            client.join(gateway.public_key, gateway.port, family=UNDERLAY[client.site.number], mtu=gateway.mtu)
 
     def close(self) -> None:
         """Stop what still runs; its ledgers must balance whatever the test was about.

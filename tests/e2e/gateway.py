@@ -18,7 +18,7 @@ from typing import Any
 from .ledgers import Books, check_final
 from .netlab import GATEWAY_TUNNEL_ADDRESSES, Laboratory, Process, wait_until
 from .records import Records
-from .wg import Client, WireGuardGo, generate_private_key, public_key
+from .wg import MTU, Client, WireGuardGo, generate_private_key, public_key
 
 PORT = 51820
 STOP_WITHIN = 15
@@ -56,6 +56,7 @@ class Fzgw:
     """One gateway with its configuration, which may be started several times.
 
     `access`: `[[resources]]` and `[[rules]]` tables, as TOML text. `flow_logs`: settings of that table, as TOML text.
+    `tun_offload`, `mtu`: of the table `[gateway]`.
     """
 
     def __init__(
@@ -66,10 +67,14 @@ class Fzgw:
         nat: str = "none",
         access: str = "",
         flow_logs: str = "",
+        tun_offload: str = "auto",
+        mtu: int = MTU,
     ) -> None:
         self._laboratory = laboratory
         self.interface = f"{laboratory.short}g"
         self.port = PORT
+        self.mtu = mtu
+        self._tun_offload = tun_offload
         private_key = generate_private_key()
         self.public_key = public_key(private_key)
         self._folder = laboratory.folder / "gateway"
@@ -87,6 +92,17 @@ class Fzgw:
 
     def start(self) -> None:
         """Start it and wait until it can be used."""
+        self._launch()
+        wait_until(self._is_up, "the gateway is up", timeout=20)
+
+    def refuses_to_start(self) -> tuple[int, str]:
+        """Start it where it cannot run: its exit code, and what it said."""
+        process = self._launch()
+        code = process.wait(STOP_WITHIN)
+        self._process = None
+        return code, self.log()
+
+    def _launch(self) -> Process:
         self._runs += 1
         self._records = self._folder / f"records-{self._runs}.jsonl"
         self._stats = self._folder / f"stats-{self._runs}.json"
@@ -99,7 +115,7 @@ class Fzgw:
                 stdout=stdout,
                 log=self._log.name,
             )
-        wait_until(self._is_up, "the gateway is up", timeout=20)
+        return self._process
 
     def books(self) -> Books:
         """Its books as they stand (SIGUSR1)."""
@@ -197,6 +213,8 @@ class Fzgw:
             'private_key_file = "gateway.key"',
             f"listen = {self.port}",
             f'interface = "{self.interface}"',
+            f"mtu = {self.mtu}",
+            f'tun_offload = "{self._tun_offload}"',
             f"addresses = {json.dumps(GATEWAY_TUNNEL_ADDRESSES)}",
             'state_dir = "state"',
             "[nat]",

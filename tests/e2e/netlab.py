@@ -4,8 +4,9 @@
     client2 ──10.91.2.0/24──┘          (everything has IPv6 as well)
 
 Segmentation offload is off on every veth, so that what a counter or a capture sees is what travels: packets, not
-super-packets. Namespaces are named after the process that made them (`fz1234-0-client1`); a laboratory removes its
-own at the end, and what a killed run left behind is removed by the next one.
+super-packets. `Namespace.merge_on_arrival` has packets merged where they arrive, as network cards do it. Namespaces
+are named after the process that made them (`fz1234-0-client1`); a laboratory removes its own at the end, and what a
+killed run left behind is removed by the next one.
 """
 
 from __future__ import annotations
@@ -141,6 +142,11 @@ class Namespace:
         """Set one sysctl inside."""
         self.run("sysctl", "-qw", f"{key}={value}")
 
+    def merge_on_arrival(self, device: str) -> None:
+        """Have packets merged where they arrive (GRO), as a network card does, UDP too: what is forwarded from there
+        is super-packets."""
+        self.run("ethtool", "-K", device, "gro", "on", "rx-udp-gro-forwarding", "on")
+
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """The calling thread is inside; sockets that it opens there stay there."""
@@ -232,6 +238,8 @@ class Laboratory:
         _laboratories += 1
         self.clients: list[ClientSite] = []
         self._wanted_clients = clients
+        self.cable_ends: list[tuple[Namespace, str]] = []
+        """Every end of every cable: its namespace and its device there."""
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -242,9 +250,7 @@ class Laboratory:
             self.gateway = self._namespace("gateway")
             self.server = self._namespace("server")
             self._cable(self.gateway, "exit", [f"{EXIT_V4}/24", f"{EXIT_V6}/64"], self.server, "eth0")
-            for address in (f"{SERVER_V4}/24", f"{SERVER_V6}/64"):
-                self.add_address(self.server, "eth0", address)
-            self.server_knows_tunnel(True)
+            self._address_server()
             for number in range(1, self._wanted_clients + 1):
                 self._add_client(number)
             undo.pop_all()
@@ -283,9 +289,37 @@ class Laboratory:
         for family, gateway in (("-4", EXIT_V4), ("-6", EXIT_V6)):
             self.server.ip(family, "route", verb, "default", "via", gateway)
 
+    def insert_meter(self) -> Namespace:
+        """Put a bridge into the cable between gateway and server, in a namespace of its own, and return that.
+
+        At its ports, `to-gateway` and `to-server`, every packet arrives as it travels, whatever the two merge or cut.
+        """
+        meter = self._namespace("meter")
+        for key in ("all", "default"):
+            meter.sysctl(f"net.ipv6.conf.{key}.disable_ipv6", 1)  # it has nothing to say
+        meter.ip("link", "add", "bridge", "up", "type", "bridge", "mcast_snooping", "0")
+        self.cable_ends.remove((self.server, "eth0"))
+        self.server.ip("link", "set", "eth0", "netns", meter.name, "name", "to-gateway")
+        self.cable_ends.append((meter, "to-gateway"))
+        self._cable(self.server, "eth0", [], meter, "to-server")
+        for port in ("to-gateway", "to-server"):
+            meter.ip("link", "set", port, "up", "master", "bridge")
+        self._address_server()
+        return meter
+
+    def set_mtu(self, mtu: int) -> None:
+        """The MTU of every cable, at both ends."""
+        for namespace, device in self.cable_ends:
+            namespace.ip("link", "set", device, "mtu", str(mtu))
+
     def add_address(self, namespace: Namespace, device: str, address: str) -> None:
         """Add an address, without duplicate address detection: what it sends would disturb the counters."""
         namespace.ip("addr", "add", address, "dev", device, *(["nodad"] if ":" in address else []))
+
+    def _address_server(self) -> None:
+        for address in (f"{SERVER_V4}/24", f"{SERVER_V6}/64"):
+            self.add_address(self.server, "eth0", address)
+        self.server_knows_tunnel(True)
 
     def _namespace(self, name: str) -> Namespace:
         namespace = Namespace(f"{self.prefix}-{name}")
@@ -304,7 +338,10 @@ class Laboratory:
         """A veth pair with `addresses` at the near end, both ends up, quiet, without offload."""
         run("ip", "link", "add", device, "netns", here.name, "type", "veth", "peer", "name", peer, "netns", there.name)
         for namespace, name in ((here, device), (there, peer)):
-            namespace.run("ethtool", "-K", name, "tso", "off", "gso", "off", "gro", "off")
+            self.cable_ends.append((namespace, name))
+            # "gso" alone leaves UDP super-packets whole.
+            off = [word for feature in ("tso", "gso", "gro", "tx-udp-segmentation") for word in (feature, "off")]
+            namespace.run("ethtool", "-K", name, *off)
             # Link-local addresses stay, and are there at once: a router asks for its neighbours from them.
             for key in ("accept_dad", "accept_ra", "router_solicitations"):
                 namespace.sysctl(f"net.ipv6.conf.{name}.{key}", 0)
@@ -459,7 +496,7 @@ def remove_leftovers() -> None:
     """Remove the namespaces of runs that were killed: those named after a process that is no more."""
     for line in run("ip", "netns", "list").splitlines():
         name = line.split()[0]
-        made = re.fullmatch(r"fz(\d+)-\d+-(gateway|server|client\d+)", name)
+        made = re.fullmatch(r"fz(\d+)-\d+-(gateway|server|meter|client\d+)", name)
         if made and not Path("/proc", made[1]).exists():
             run("ip", "netns", "delete", name, check=False)
 

@@ -1,8 +1,9 @@
-"""Counters that are not ours: nftables at the `netdev` hooks of the gateway's interface.
+"""Counters that are not ours: nftables at `netdev` hooks.
 
-Ingress sees what the gateway wrote to its TUN device (`from_peer`), egress what the kernel gave to it (`to_peer`), in
-both cases before anything else of the kernel could change, merge or drop a packet. They count what crosses the device:
-on one with segmentation offload (R22) that would be super-packets.
+At the gateway's TUN device ingress sees what the gateway wrote (`from_peer`), egress what the kernel gave to it
+(`to_peer`), in both cases before anything else of the kernel could change, merge or drop a packet. With segmentation
+offload that would be super-packets (R22): then the place is the meter between gateway and server, where every packet
+arrives as it travels.
 
 The counters are named objects of a table: they outlive the interface and can be read after the gateway has gone.
 """
@@ -15,11 +16,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from .netlab import Namespace
+from .ledgers import SIDES
+from .netlab import TUNNEL_NETWORKS, Namespace
 from .records import Tally
 
 TABLE = "fzgw_e2e"
-HOOKS = {"from_peer": "ingress", "to_peer": "egress"}
 # Numbers: nft looks names up in /etc/protocols, which a minimal system lacks.
 PROTOCOLS = {"tcp": "6", "udp": "17", "icmp": "1", "icmpv6": "58"}
 
@@ -72,28 +73,36 @@ class Reading:
 
 
 class NftBooks:
-    """The counters on one interface; `more` are further classes: a name and what it matches."""
+    """The counters; `more` are further classes: a name and what it matches.
 
-    def __init__(self, namespace: Namespace, interface: str, more: dict[str, str] | None = None) -> None:
+    On `interface` alone both of its hooks count. With `opposite`, what arrives there goes to peers, what arrives at
+    `interface` comes from them, and without a tunnel address it is not counted: neighbours talk there too.
+    """
+
+    def __init__(
+        self, namespace: Namespace, interface: str, more: dict[str, str] | None = None, *, opposite: str | None = None
+    ) -> None:
         self._namespace = namespace
         self._interface = interface
+        to_peer = ("egress", interface) if opposite is None else ("ingress", opposite)
+        self._hooks = {"from_peer": ("ingress", interface), "to_peer": to_peer}
+        self._tunnel_only = opposite is not None
         self._classes = {**CLASSES, **(more or {})}
         namespace.run("nft", "-f", "-", input=self._ruleset())
 
     def read(self) -> Reading:
         """The counters now."""
-        classes: dict[str, dict[str, Tally]] = {side: {} for side in HOOKS}
+        classes: dict[str, dict[str, Tally]] = {side: {} for side in SIDES}
         for counter in self._list("counters", "counter"):
-            hook, _, name = counter["name"].partition("_")
-            side = next(side for side, known in HOOKS.items() if known == hook)
+            side, name = self._parse(counter["name"])
             classes[side][name] = Tally(counter["packets"], counter["bytes"])
         return Reading(classes)
 
     def tuples(self) -> dict[str, dict[Tuple, Tally]]:
         """What TCP and UDP packets were counted by their five-tuple, per direction, later fragments left out."""
-        found: dict[str, dict[Tuple, Tally]] = {side: defaultdict(Tally) for side in HOOKS}
+        found: dict[str, dict[Tuple, Tally]] = {side: defaultdict(Tally) for side in SIDES}
         for table in self._list("sets", "set"):
-            side = next(side for side, hook in HOOKS.items() if table["name"].startswith(hook))
+            side, _ = self._parse(table["name"])
             for element in table.get("elem", []):
                 source, destination, protocol, *ports = element["elem"]["val"]["concat"]
                 counter = element["elem"]["counter"]
@@ -113,27 +122,37 @@ class NftBooks:
                 last, since = now, time.monotonic()
         return last
 
-    def kernel_drops(self) -> int:
-        """Packets that the kernel counted at egress and then had no room for in the device's queue."""
-        link = json.loads(self._namespace.ip("-j", "-s", "link", "show", "dev", self._interface))[0]
-        dropped: int = link["stats64"]["tx"]["dropped"]
-        return dropped
-
     def _list(self, what: str, kind: str) -> list[dict[str, Any]]:
         said = json.loads(self._namespace.run("nft", "-j", "-nn", "list", "table", "netdev", TABLE))
         return [item[kind] for item in said["nftables"] if kind in item]
 
+    @staticmethod
+    def _parse(name: str) -> tuple[str, str]:
+        """Direction and the rest of the name of a counter or set."""
+        side = next(side for side in SIDES if name.startswith(side))
+        return side, name.removeprefix(f"{side}_")
+
     def _ruleset(self) -> str:
         lines = [f"table netdev {TABLE} {{"]
-        for hook in HOOKS.values():
-            lines += [f"counter {hook}_{name} {{ }}" for name in self._classes]
+        for side, (hook, device) in self._hooks.items():
+            lines += [f"counter {side}_{name} {{ }}" for name in self._classes]
             for family in ("ip", "ip6"):
                 key = f"{family} saddr . {family} daddr . meta l4proto . th sport . th dport"
-                lines.append(f"set {hook}_{family} {{ typeof {key}; size 65535; flags dynamic; }}")
-            lines.append(f'chain {hook} {{ type filter hook {hook} device "{self._interface}" priority -300;')
-            lines += [f"{match} counter name {hook}_{name}" for name, match in self._classes.items()]
+                lines.append(f"set {side}_{family} {{ typeof {key}; size 65535; flags dynamic; }}")
+            lines.append(f'chain {side} {{ type filter hook {hook} device "{device}" priority -300;')
+            if self._tunnel_only:
+                for family, network in zip(("ip", "ip6"), TUNNEL_NETWORKS, strict=True):
+                    lines.append(f"{family} saddr != {network} {family} daddr != {network} accept")
+            lines += [f"{match} counter name {side}_{name}" for name, match in self._classes.items()]
             for family in ("ip", "ip6"):
                 key = f"{family} saddr . {family} daddr . meta l4proto . th sport . th dport"
-                lines.append(f"meta l4proto {{ 6, 17 }} update @{hook}_{family} {{ {key} counter }}")
+                lines.append(f"meta l4proto {{ 6, 17 }} update @{side}_{family} {{ {key} counter }}")
             lines.append("}")
         return "\n".join([*lines, "}"])
+
+
+def queue_drops(namespace: Namespace, device: str) -> int:
+    """Packets that the kernel had no room for in the device's queue."""
+    link = json.loads(namespace.ip("-j", "-s", "link", "show", "dev", device))[0]
+    dropped: int = link["stats64"]["tx"]["dropped"]
+    return dropped

@@ -56,9 +56,19 @@ class Pings:
     said: str
 
 
-def ping(namespace: Namespace, address: str, *, count: int = 5, interval: float = 0.05, size: int = 56) -> Pings:
-    """Ping and count the answers."""
+def ping(
+    namespace: Namespace,
+    address: str,
+    *,
+    count: int = 5,
+    interval: float = 0.05,
+    size: int = 56,
+    fragment: bool = True,
+) -> Pings:
+    """Ping and count the answers; without `fragment` a packet that is too big comes to nothing."""
     arguments = ["-n", "-c", str(count), "-i", str(interval), "-s", str(size), "-W", "2"]
+    if not fragment:
+        arguments += ["-M", "do"]
     said = namespace.run("ping", *arguments, address, check=False, timeout=30 + count * interval)
     counts = re.search(r"(\d+) packets transmitted, (\d+) received", said)
     assert counts, said

@@ -81,12 +81,12 @@ class WireGuardGo:
             arguments += ["persistent-keepalive", str(persistent_keepalive)]
         self.set(*arguments)
 
-    def up(self, addresses: list[str], routes: list[str]) -> None:
+    def up(self, addresses: list[str], routes: list[str], *, mtu: int = MTU) -> None:
         """Addresses, link and routes, as wg-quick sets them.
 
         No link-local address: its multicast reports and router solicitations would start handshakes of their own.
         """
-        self.namespace.ip("link", "set", self.interface, "mtu", str(MTU), "addrgenmode", "none")
+        self.namespace.ip("link", "set", self.interface, "mtu", str(mtu), "addrgenmode", "none")
         for address in addresses:
             self._laboratory.add_address(self.namespace, self.interface, address)
         self.namespace.ip("link", "set", self.interface, "up")
@@ -127,10 +127,11 @@ class Client(WireGuardGo):
         *,
         family: int = 4,
         preshared_key: str | None = None,
+        mtu: int = MTU,
     ) -> None:
         """Make the gateway its peer and the tunnel its default route."""
         self.know(gateway_key, port, family=family, preshared_key=preshared_key)
-        self.up([f"{self.site.v4}/16", f"{self.site.v6}/64"], ["default", "::/0"])
+        self.up([f"{self.site.v4}/16", f"{self.site.v6}/64"], ["default", "::/0"], mtu=mtu)
 
     def know(self, gateway_key: str, port: int, *, family: int = 4, preshared_key: str | None = None) -> None:
         """Make the gateway its peer, over an IPv4 or an IPv6 underlay."""

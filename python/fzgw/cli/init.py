@@ -90,6 +90,8 @@ interface = "fzgw0"
 addresses = ["100.64.0.1/16", "fd00:64::1/64"]
 # Bytes of a packet inside the tunnel, 1280 to 8920. 1420 fits into Ethernet.
 mtu = 1420
+# Many segments in one call of the TUN device, where the kernel has that; "off" moves them one by one.
+# tun_offload = "auto"
 # DNS servers that clients are told to use. Without any, their questions go where they went before.
 # dns = ["9.9.9.9", "2620:fe::fe"]
 # Where the gateway keeps what must survive a restart. Default: fzgw/<interface> in the XDG state directory

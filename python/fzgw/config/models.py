@@ -108,6 +108,8 @@ class GatewayConfig(Table):
     """The gateway's own tunnel addresses with the prefix lengths of their networks."""
     mtu: int = Field(default=1420, ge=SMALLEST_MTU, le=LARGEST_MTU)
     """Bytes of an inner packet."""
+    tun_offload: Literal["auto", "off"] = "auto"
+    """Whether many segments may cross the TUN device in one call, where the kernel has that."""
     dns: tuple[Address, ...] = ()
     """DNS servers that clients are given."""
     state_dir: Annotated[Path, BeforeValidator(_path)] = Field(default_factory=_default_state_dir)

@@ -36,6 +36,8 @@ pub struct GatewayConfig {
     pub limits: Limits,
     /// What the flow table is for.
     pub purpose: Purpose,
+    /// Whether the TUN device may move super-packets, where the kernel has that.
+    pub tun_offload: bool,
     /// Handshake initiations a second above which unknown initiators meet cookies.
     pub handshake_rate: u32,
 }

@@ -8,6 +8,7 @@ pub(crate) mod checks;
 mod fragments;
 #[cfg(test)]
 mod scenarios;
+mod super_packets;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,12 +18,14 @@ use ipnet::IpNet;
 
 use self::checks::{Stop, check_from_peer, check_to_peer, route_to_peer};
 use self::fragments::{Held, HeldFragments};
+pub use self::super_packets::CUTTINGS;
 use crate::config::GatewayConfig;
+use crate::ecn::Ecn;
 use crate::flow::Purpose;
 use crate::flow::current::{record_path, record_peer};
 use crate::flow::record::{EndReason, GatewayInfo, OuterPath, PeerInfo};
 use crate::flow::{
-    Counted, Directory, FlowRecord, FlowTable, FragmentKey, PacketScope, PeerId, Record, Side, Timestamp,
+    Counted, Directory, FlowRecord, FlowTable, FragmentKey, PacketScope, PeerId, Record, Side, Tally, Timestamp,
 };
 use crate::icmp;
 use crate::packet::{Fragment, PacketInfo};
@@ -53,6 +56,12 @@ pub struct ToTun {
     pub packet: BytesMut,
     /// What to give back to [`GatewayState::not_written`] if it fails.
     pub receipt: Receipt,
+}
+
+impl AsRef<[u8]> for ToTun {
+    fn as_ref(&self) -> &[u8] {
+        &self.packet
+    }
 }
 
 /// A datagram for the UDP port.
@@ -91,6 +100,8 @@ pub struct GatewayState {
     expired: Vec<Waiting>,
     held: HeldFragments,
     fragment_timeout: u64,
+    /// Room for the segments of super-packets until they are sealed.
+    cuttings: BytesMut,
 }
 
 impl GatewayState {
@@ -130,6 +141,7 @@ impl GatewayState {
                 getrandom::u64()?,
             )),
             fragment_timeout: config.limits.fragment_timeout,
+            cuttings: BytesMut::new(),
         };
         state.directory = Arc::new(state.make_directory(config, &[]));
         Ok(state)
@@ -146,7 +158,7 @@ impl GatewayState {
     }
 
     /// Takes a datagram from the UDP port.
-    pub fn handle_datagram(&mut self, now: Timestamp, path: OuterPath, datagram: BytesMut) {
+    pub fn handle_datagram(&mut self, now: Timestamp, path: OuterPath, ecn: Ecn, datagram: BytesMut) {
         self.stats.datagrams.received += 1;
         if path.remote.port() == 0 {
             // Nothing could ever be sent there.
@@ -161,8 +173,14 @@ impl GatewayState {
         if received.moved {
             self.change_path(received.place, path);
         }
-        if let Some(packet) = received.packet {
-            self.pass_from_peer(now, received.place, packet, Arrival::New);
+        if let Some(mut packet) = received.packet {
+            if hear_congestion(&mut packet, ecn) {
+                self.pass_from_peer(now, received.place, packet, Arrival::New);
+            } else {
+                let bytes = PacketInfo::parse(&packet).map_or(packet.len() as u64, |info| info.len.into());
+                self.stats.side(Side::FromPeer).received.add(bytes);
+                self.stats.drop_packet(Side::FromPeer, Drop::Ecn, bytes);
+            }
         }
         if self.peers.get(received.place).is_some_and(Peer::has_waiting) {
             self.send_waiting(now, received.place);
@@ -307,9 +325,10 @@ impl GatewayState {
         if let Some(path_id) = path_id {
             record_path(path_id);
         }
-        let checked = Checked::from_peer(&mut scope, &self.peers, &self.policy, place, &packet);
+        let info = PacketInfo::parse(&packet).ok();
+        let checked = Checked::from_peer(&mut scope, &self.peers, &self.policy, place, info);
         std::mem::drop(scope);
-        self.arrived(side, checked.bytes(&packet), arrival);
+        self.arrived(side, checked.size(&packet), arrival);
         let info = match checked.result {
             Ok((info, ..)) => info,
             Err(stop) => return self.stop(now, side, stop, packet, checked.info, Some(place)),
@@ -324,13 +343,14 @@ impl GatewayState {
     fn pass_to_peer(&mut self, now: Timestamp, packet: BytesMut, arrival: Arrival) {
         let side = Side::ToPeer;
         let mut scope = PacketScope::begin(&mut self.flows, side, now);
-        let checked = Checked::to_peer(&mut scope, &self.peers, &self.policy, &packet);
-        let bytes = checked.bytes(&packet);
+        let info = PacketInfo::parse(&packet).ok();
+        let checked = Checked::to_peer(&mut scope, &self.peers, &self.policy, info);
+        let size = checked.size(&packet);
         let (info, place) = match checked.result {
             Ok(passed) => passed,
             Err(stop) => {
                 std::mem::drop(scope);
-                self.arrived(side, bytes, arrival);
+                self.arrived(side, size, arrival);
                 return self.stop(now, side, stop, packet, checked.info, checked.place);
             }
         };
@@ -343,14 +363,14 @@ impl GatewayState {
         ) {
             Ok(datagram) => {
                 depart(scope, &mut self.peers, place, datagram.path);
-                self.arrived(side, bytes, arrival);
+                self.arrived(side, size, arrival);
                 self.sent(now, place, info, datagram);
             }
             Err(packet) => {
                 // Its path is not known yet: the scope forgets it, and it is counted when it leaves (R21).
                 std::mem::drop(scope);
-                self.arrived(side, bytes, arrival);
-                self.stats.side(side).waiting.add(bytes);
+                self.arrived(side, size, arrival);
+                self.stats.side(side).waiting.join(size);
                 if let Some(loser) = self.peers.wait(place, packet, info, now) {
                     self.give_up(&loser);
                 }
@@ -359,10 +379,10 @@ impl GatewayState {
     }
 
     /// Enters a packet into the books: a new one has been received, one that was held waits no longer.
-    fn arrived(&mut self, side: Side, bytes: u64, arrival: Arrival) {
+    fn arrived(&mut self, side: Side, size: Tally, arrival: Arrival) {
         match arrival {
-            Arrival::New => self.stats.side(side).received.add(bytes),
-            Arrival::Held => self.stats.side(side).waiting.take(bytes),
+            Arrival::New => self.stats.side(side).received.join(size),
+            Arrival::Held => self.stats.side(side).waiting.part(size),
         }
     }
 
@@ -429,7 +449,8 @@ impl GatewayState {
         while let Some(mut waiting) = self.peers.next_waiting(place) {
             // Rules and allowed IPs may have changed since it came: it is looked at again (R2, P1).
             let mut scope = PacketScope::begin(&mut self.flows, side, now);
-            let checked = Checked::to_peer(&mut scope, &self.peers, &self.policy, &waiting.packet);
+            let info = PacketInfo::parse(&waiting.packet).ok();
+            let checked = Checked::to_peer(&mut scope, &self.peers, &self.policy, info);
             let info = match checked.result {
                 Ok((info, at)) if at == place => info,
                 Ok(_) => {
@@ -501,13 +522,13 @@ impl GatewayState {
         info: Option<PacketInfo>,
         place: Option<Place>,
     ) {
-        let bytes = info.map_or(packet.len() as u64, |info| info.len.into());
-        self.stats.drop_packet(side, reason, bytes);
+        let size = size(info.as_ref(), packet);
+        self.stats.side(side).dropped[reason as usize].join(size);
         if reason != Drop::Denied {
             return;
         }
         if !self.flows.tracks() {
-            self.stats.denied_untracked += 1;
+            self.stats.denied_untracked += size.packets;
         }
         if let (Some(info), Some(place)) = (info, place) {
             self.prohibit(now, side, packet, &info, place);
@@ -630,8 +651,13 @@ struct Checked {
 }
 
 impl Checked {
-    fn from_peer(scope: &mut PacketScope<'_>, peers: &PeerTable, policy: &Policy, place: Place, packet: &[u8]) -> Self {
-        let info = PacketInfo::parse(packet).ok();
+    fn from_peer(
+        scope: &mut PacketScope<'_>,
+        peers: &PeerTable,
+        policy: &Policy,
+        place: Place,
+        info: Option<PacketInfo>,
+    ) -> Self {
         let result = info
             .ok_or(Stop::Drop(Drop::Malformed))
             .and_then(|info| check_from_peer(scope, peers, policy, place, &info).map(|()| (info, place)));
@@ -642,8 +668,7 @@ impl Checked {
         }
     }
 
-    fn to_peer(scope: &mut PacketScope<'_>, peers: &PeerTable, policy: &Policy, packet: &[u8]) -> Self {
-        let info = PacketInfo::parse(packet).ok();
+    fn to_peer(scope: &mut PacketScope<'_>, peers: &PeerTable, policy: &Policy, info: Option<PacketInfo>) -> Self {
         let place = info.and_then(|info| route_to_peer(peers, info.dst));
         let result = info.ok_or(Stop::Drop(Drop::Malformed)).and_then(|info| {
             let place = check_to_peer(scope, peers, policy, place, &info)?;
@@ -652,7 +677,36 @@ impl Checked {
         Self { info, place, result }
     }
 
-    fn bytes(&self, packet: &[u8]) -> u64 {
-        self.info.map_or(packet.len() as u64, |info| info.len.into())
+    fn size(&self, packet: &[u8]) -> Tally {
+        size(self.info.as_ref(), packet)
+    }
+}
+
+/// Packets and IP bytes, as the segments that travel (R22); all bytes of what is no packet.
+fn size(info: Option<&PacketInfo>, packet: &[u8]) -> Tally {
+    match info {
+        Some(info) => Tally {
+            packets: info.segments.into(),
+            bytes: info.len.into(),
+        },
+        None => Tally {
+            packets: 1,
+            bytes: packet.len() as u64,
+        },
+    }
+}
+
+/// Marks a packet that met congestion in the tunnel (RFC 6040). False: its transport would not hear of it, so it must be
+/// dropped.
+fn hear_congestion(packet: &mut [u8], outer: Ecn) -> bool {
+    let inner = Ecn::of_packet(packet);
+    match Ecn::decapsulated(inner, outer) {
+        Some(marked) => {
+            if marked != inner {
+                marked.set(packet);
+            }
+            true
+        }
+        None => false,
     }
 }

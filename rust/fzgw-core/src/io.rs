@@ -3,7 +3,6 @@
 //! [`Engine::start`] opens the UDP port and the device, then gives everything to one worker thread ([`worker`]).
 //! Commands go to it by a channel and a wake-up; batches of records come back by a bounded one ([`handover`]).
 
-mod arena;
 pub mod handover;
 pub mod tun;
 mod udp;
@@ -19,12 +18,20 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
 
 use self::handover::{Batch, Handover};
-use self::tun::{MemoryTun, MemoryTunPeer, TapTun, Tun};
+use self::tun::{MemoryTun, MemoryTunPeer, Tun};
 use self::udp::UdpPort;
 use self::worker::{Command, Worker};
 use crate::config::GatewayConfig;
-use crate::gateway::GatewayState;
+use crate::gateway::{CUTTINGS, GatewayState};
+use crate::offload::Offload;
 use crate::stats::Snapshot;
+
+/// Bytes after which a turn takes no more of one direction, about eight super-packets: the other direction, and another
+/// peer's ping, wait no longer than that takes.
+const TURN_BYTES: usize = 512 << 10;
+/// Memory for packets that are read, cut and sent. What is sealed in a turn comes on top, and is gone with it.
+const POOLS: usize = udp::POOL + worker::PACKET_ARENA + CUTTINGS;
+const _: () = assert!(POOLS <= 5 << 20);
 
 /// Why a gateway cannot start. Each is one clear line.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +85,7 @@ pub enum Device {
 /// A running gateway.
 pub struct Engine {
     interface: String,
+    offload: Offload,
     port: u16,
     boot_id: String,
     commands: Sender<Command>,
@@ -95,7 +103,7 @@ impl Engine {
     pub fn start(config: &GatewayConfig, device: Device) -> Result<Self, StartError> {
         let port = UdpPort::bind(config.listen)?;
         let (tun, memory): (Box<dyn Tun>, _) = match device {
-            Device::Tun => (Box::new(TapTun::create(&config.interface)?), None),
+            Device::Tun => (tun::create(&config.interface, config.tun_offload)?, None),
             Device::Memory => {
                 let (tun, peer) = MemoryTun::pair().map_err(StartError::system("make the in-memory device"))?;
                 (Box::new(tun), Some(Arc::new(peer)))
@@ -109,7 +117,7 @@ impl Engine {
         let wake = Arc::new(wake);
         let (commands, to_do) = unbounded();
         let (handover, queue, batches) = Handover::new();
-        let (number, interface) = (port.number(), tun.name().to_owned());
+        let (number, interface, offload) = (port.number(), tun.name().to_owned(), tun.offload());
         let worker = Worker::new(state, port, tun, to_do, wake.clone(), handover)
             .map_err(StartError::system("wait for sockets"))?;
         let worker = std::thread::Builder::new()
@@ -118,6 +126,7 @@ impl Engine {
             .map_err(StartError::system("start the worker thread"))?;
         Ok(Self {
             interface,
+            offload,
             port: number,
             boot_id,
             commands,
@@ -133,6 +142,11 @@ impl Engine {
     /// The name of the device.
     pub fn interface(&self) -> &str {
         &self.interface
+    }
+
+    /// What the device can do beyond one packet a call.
+    pub fn offload(&self) -> Offload {
+        self.offload
     }
 
     /// The UDP port.

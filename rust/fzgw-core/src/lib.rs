@@ -27,12 +27,15 @@
 //!
 //! Everything below [`io`] is sans-IO: bytes and `now` in, bytes and records out.
 
+mod arena;
 pub mod capture;
 pub mod config;
+pub mod ecn;
 pub mod flow;
 pub mod gateway;
 pub mod icmp;
 pub mod io;
+pub mod offload;
 pub mod packet;
 pub mod peers;
 pub mod policy;

@@ -141,6 +141,8 @@ pub struct PacketInfo {
     pub fragment: Option<Fragment>,
     /// How many packets travel: 1, or the segments of a super-packet (R22).
     pub segments: u32,
+    /// Payload bytes of each segment of a super-packet, of which the last has what is left; 0 for a packet.
+    pub segment_size: u16,
 }
 
 /// A packet whose bytes are not what its headers say (scenario 40).
@@ -246,6 +248,7 @@ impl PacketInfo {
             transport,
             fragment,
             segments: 1,
+            segment_size: 0,
         })
     }
 
@@ -257,6 +260,7 @@ impl PacketInfo {
         Self {
             len: self.payload + headers * segments,
             segments,
+            segment_size: size,
             ..self
         }
     }

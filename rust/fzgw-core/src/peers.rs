@@ -24,6 +24,7 @@ use prefix_trie::PrefixMap;
 
 use self::gate::{Gate, Load};
 use crate::config::{GatewayConfig, PeerConfig};
+use crate::ecn::Ecn;
 use crate::flow::record::{OuterPath, PeerId, PeerInfo};
 use crate::flow::{PathId, Timestamp};
 use crate::packet::PacketInfo;
@@ -68,8 +69,18 @@ pub fn generate_private_key() -> Result<[u8; 32], getrandom::Error> {
 pub struct Datagram {
     /// From where to where.
     pub path: OuterPath,
+    /// The ECN field of its IP header.
+    pub ecn: Ecn,
     /// Its bytes.
     pub bytes: BytesMut,
+}
+
+impl Datagram {
+    /// One of the protocol's own.
+    fn control(path: OuterPath, bytes: BytesMut) -> Self {
+        let ecn = Ecn::NOT_ECT;
+        Self { path, ecn, bytes }
+    }
 }
 
 /// A packet that waits for its peer's session (R21). Rules judge it again when it leaves.
@@ -304,7 +315,7 @@ impl PeerTable {
                     peer.confirmed = true;
                 }
                 let answer = self.seal_control(place, answer);
-                out.push(Datagram { path, bytes: answer });
+                out.push(Datagram::control(path, answer));
                 None
             }
         };
@@ -343,6 +354,7 @@ impl PeerTable {
         out: &mut Vec<Datagram>,
     ) -> Result<Datagram, BytesMut> {
         let len = packet.len();
+        let ecn = Ecn::of_packet(&packet);
         let mtu = self.mtu;
         let Some(peer) = self.get_mut(place) else {
             return Err(packet);
@@ -362,7 +374,7 @@ impl PeerTable {
             Ok(sealed) => {
                 let bytes = take_bytes(sealed.into_bytes());
                 peer.tx_bytes += bytes.len() as u64;
-                Ok(Datagram { path, bytes })
+                Ok(Datagram { path, ecn, bytes })
             }
             Err(packet) => {
                 let mut packet = take_bytes(packet);
@@ -371,7 +383,7 @@ impl PeerTable {
                 let answered = peer.answered.is_some_and(|at| now.mono < at + CONFIRM_PATIENCE);
                 if !answered && let Some(initiation) = peer.tunn.format_handshake_initiation(false) {
                     let bytes = self.seal_control(place.0, initiation.into());
-                    out.push(Datagram { path, bytes });
+                    out.push(Datagram::control(path, bytes));
                 }
                 Err(packet)
             }
@@ -457,7 +469,7 @@ impl PeerTable {
                 continue;
             };
             let bytes = self.seal_control(place, message);
-            out.push(Datagram { path, bytes });
+            out.push(Datagram::control(path, bytes));
         }
         self.waiting_total = self.peers.iter().flatten().map(|peer| peer.waiting.len()).sum();
     }
@@ -527,10 +539,7 @@ impl PeerTable {
                 Ok(_) => Err(DatagramDrop::Flood),
                 Err(TunnResult::WriteToNetwork(_)) if !self.gate.answer() => Err(DatagramDrop::Flood),
                 Err(TunnResult::WriteToNetwork(cookie)) => {
-                    out.push(Datagram {
-                        path,
-                        bytes: take_bytes(into_packet(cookie)),
-                    });
+                    out.push(Datagram::control(path, take_bytes(into_packet(cookie))));
                     Err(DatagramDrop::Cookie)
                 }
                 Err(TunnResult::Err(error)) => Err(reason(&error)),

@@ -38,6 +38,8 @@ reasons! {
         Redirect = "redirect",
         /// A later fragment where access rules need its ports (R15).
         Fragment = "fragment",
+        /// It met congestion in the tunnel, and its transport does not know ECN (RFC 6040).
+        Ecn = "ecn",
         /// It could not be written (scenario 42).
         Write = "write",
     }

@@ -103,6 +103,7 @@ pub(crate) fn config() -> GatewayConfig {
             openings: false,
             rules: false,
         },
+        tun_offload: true,
         handshake_rate: 200,
     }
 }

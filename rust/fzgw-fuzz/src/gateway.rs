@@ -7,6 +7,7 @@
 use arbitrary::Unstructured;
 use bytes::BytesMut;
 use fzgw_core::config::GatewayConfig;
+use fzgw_core::ecn::Ecn;
 use fzgw_core::flow::record::OuterPath;
 use fzgw_core::flow::{Purpose, Record, Timestamp};
 use fzgw_core::gateway::{GatewayState, ToUdp};
@@ -80,7 +81,8 @@ pub fn run(data: &[u8]) {
                 let (place, kind, most) = (byte(input), byte(input), byte(input));
                 let mut datagram = BytesMut::from(&[kind, 0, 0, 0][..]);
                 datagram.extend_from_slice(raw(input, most.into()));
-                lab.gateway.handle_datagram(lab.now, path(place), datagram);
+                lab.gateway
+                    .handle_datagram(lab.now, path(place), Ecn::NOT_ECT, datagram);
             }
             op::DAMAGED => {
                 let place = byte(input);
@@ -92,7 +94,8 @@ pub fn run(data: &[u8]) {
                         Some(value) if change != 0 => *value ^= change,
                         Some(_) | None => datagram.truncate(at),
                     }
-                    lab.gateway.handle_datagram(lab.now, path(place), datagram);
+                    lab.gateway
+                        .handle_datagram(lab.now, path(place), Ecn::NOT_ECT, datagram);
                 }
             }
             op::FLUSH => lab.flush(byte(input)),
@@ -105,7 +108,8 @@ pub fn run(data: &[u8]) {
             op::REPLAYED => {
                 let place = byte(input);
                 let datagram = BytesMut::from(&lab.last[..]);
-                lab.gateway.handle_datagram(lab.now, path(place), datagram);
+                lab.gateway
+                    .handle_datagram(lab.now, path(place), Ecn::NOT_ECT, datagram);
             }
             _ => lab.gateway.give_up_waiting(),
         }
@@ -183,7 +187,8 @@ impl Lab {
         for datagram in self.laptop_sends(packet) {
             self.last = datagram.to_vec();
             self.place = place;
-            self.gateway.handle_datagram(self.now, path(place), datagram);
+            self.gateway
+                .handle_datagram(self.now, path(place), Ecn::NOT_ECT, datagram);
         }
     }
 
@@ -240,12 +245,13 @@ impl Lab {
                         remote: datagram.path.local,
                         local: datagram.path.remote,
                     };
-                    self.laptop.handle_datagram(self.now, way, datagram.bytes);
+                    self.laptop.handle_datagram(self.now, way, datagram.ecn, datagram.bytes);
                 }
             }
             self.gateway.written(output);
             for datagram in self.take_from_laptop() {
-                self.gateway.handle_datagram(self.now, path(self.place), datagram);
+                self.gateway
+                    .handle_datagram(self.now, path(self.place), Ecn::NOT_ECT, datagram);
             }
             if !self.gateway.has_output() {
                 break;

@@ -94,6 +94,7 @@ pub fn config(limits: Limits) -> GatewayConfig {
         ]),
         limits,
         purpose: purpose(true),
+        tun_offload: true,
         handshake_rate: 200,
     }
 }

@@ -26,6 +26,7 @@ struct Gateway {
     listen: u16,
     interface: String,
     mtu: u16,
+    tun_offload: String,
     addresses: Vec<String>,
 }
 
@@ -101,6 +102,7 @@ pub(crate) fn config(config: &Bound<'_, PyAny>, flow_logs: bool, open_events: bo
         listen: gateway.listen,
         interface: gateway.interface,
         mtu: gateway.mtu,
+        tun_offload: gateway.tun_offload != "off",
         addresses: parse_all(&gateway.addresses)?,
         peers: peers.into_iter().map(peer).collect::<PyResult<_>>()?,
         resources: resources.into_iter().map(resource).collect::<PyResult<_>>()?,

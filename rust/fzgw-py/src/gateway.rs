@@ -20,6 +20,8 @@ pub(crate) struct Gateway {
     #[pyo3(get)]
     interface: String,
     #[pyo3(get)]
+    tun_offload: &'static str,
+    #[pyo3(get)]
     port: u16,
     #[pyo3(get)]
     boot_id: String,
@@ -43,6 +45,7 @@ impl Gateway {
         let engine = Engine::start(&config, device).map_err(|error| error::start_error(py, &error))?;
         Ok(Self {
             interface: engine.interface().to_owned(),
+            tun_offload: engine.offload().as_str(),
             port: engine.port(),
             boot_id: engine.boot_id().to_owned(),
             receiver: Receiver::new(engine.batches().clone(), Some(engine.queue().clone())),
@@ -66,7 +69,9 @@ impl Gateway {
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let snapshot = py.detach(|| self.engine().snapshot());
         let snapshot = snapshot.ok_or_else(|| PyRuntimeError::new_err("the gateway's worker has died"))?;
-        stats(py, &snapshot)
+        let all = stats(py, &snapshot)?;
+        all.set_item("tun_offload", self.tun_offload)?;
+        Ok(all)
     }
 
     fn stop(&self, py: Python<'_>) {

@@ -267,7 +267,7 @@ impl FlowTable {
                 let next_out = &mut flow.next_out;
                 let seen = if out { &mut flow.tcp_out } else { &mut body.tcp_in };
                 *seen |= segment.flags.0;
-                take_in(body, next_out, segment, packet.payload, out, now.mono);
+                take_in(body, next_out, segment, packet, out, now.mono);
                 closes = before & flag::CLOSING == 0 && flow.is(flag::CLOSING);
                 if closes {
                     body.closes_at = now.mono.saturating_add(close_delay);
@@ -334,9 +334,9 @@ impl FlowTable {
 }
 
 /// What a segment says of its connection (R10).
-fn take_in(body: &mut Body, next_out: &mut u32, segment: Segment, payload: u32, out: bool, now: u64) {
+fn take_in(body: &mut Body, next_out: &mut u32, segment: Segment, packet: &PacketInfo, out: bool, now: u64) {
     let Segment { flags, seq } = segment;
-    tcp::note(body, flags, payload > 0, out);
+    tcp::note(body, flags, packet.payload > 0, out);
     if out {
         body.handshake.initiator_sent(flags, now);
     } else {
@@ -348,9 +348,9 @@ fn take_in(body: &mut Body, next_out: &mut u32, segment: Segment, payload: u32, 
     }
     let next = if out { next_out } else { &mut body.next_in };
     let known = std::mem::replace(&mut body.sent[usize::from(!out)], true).then_some(*next);
-    let (after, repeats) = tcp::sequence(known, seq, tcp::sequence_length(flags, payload));
+    let (after, behind) = tcp::sequence(known, seq, tcp::sequence_length(flags, packet.payload));
     *next = after;
-    if repeats {
+    for _ in 0..tcp::repeated(packet, behind) {
         tcp::note_retransmission(body, out);
     }
 }

@@ -668,6 +668,25 @@ fn scenario_34_a_super_packet_is_its_segments() {
     assert_eq!(flow.total.out.payload, 43 * 1380 + 100);
 }
 
+/// R10, R22: of a super-packet that goes back into what was sent, those of its segments are sent again that begin there.
+#[test]
+fn scenario_34_segments_sent_again_are_counted_one_by_one() {
+    let at = |seq: u32, payload: usize| {
+        let mut packet = seg(ACK, &vec![0; payload]);
+        packet[24..28].copy_from_slice(&seq.to_be_bytes());
+        PacketInfo::parse(&packet).unwrap().segmented(1000)
+    };
+    let mut engine = Engine::new();
+    established(&mut engine);
+    // 12 segments; 11 of them again and 3 new ones; then one that begins within the last.
+    for (seq, payload) in [(5_000, 12_000), (6_000, 14_000), (19_500, 2_000)] {
+        engine.pass(PEER, Side::FromPeer, &at(seq, payload), Verdict::Allow);
+    }
+    let tcp = engine.only().tcp.unwrap();
+    assert_eq!(tcp.retransmits_out, 12);
+    assert!(tcp.history.as_str().ends_with("TT"), "{}", tcp.history.as_str());
+}
+
 /// R6: after a restart in the middle of a download the peer's bare ACKs open nothing, the server's first payload does.
 #[test]
 fn scenario_38_a_restart_in_the_middle_of_a_download() {

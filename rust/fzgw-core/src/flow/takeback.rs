@@ -60,6 +60,23 @@ pub enum Counted {
     },
 }
 
+impl Counted {
+    /// One segment's part of what was counted for a super-packet.
+    pub fn one(self, bytes: u32, payload: u32) -> Self {
+        let counts = Counts {
+            packets: 1,
+            bytes: bytes.into(),
+            payload: payload.into(),
+        };
+        match self {
+            Counted::Flow(in_flow) => Counted::Flow(InFlow { counts, ..in_flow }),
+            Counted::Untracked { reason, side, .. } => Counted::Untracked { reason, side, counts },
+            // Neither errors nor fragments come as super-packets.
+            other @ (Counted::Nothing | Counted::IcmpError { .. } | Counted::Waiting { .. }) => other,
+        }
+    }
+}
+
 /// What was counted in a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InFlow {

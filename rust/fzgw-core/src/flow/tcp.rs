@@ -4,7 +4,7 @@ use super::history::History;
 use super::key::Initiator;
 use super::record::{ConnState, EndReason};
 use super::slab::{Body, flag};
-use crate::packet::TcpFlags;
+use crate::packet::{PacketInfo, TcpFlags};
 
 /// Whether a segment for which there is no flow opens one (R6): who began, whether that is known, and whether it is
 /// half-open. `None`: it is stray.
@@ -108,14 +108,23 @@ pub(super) fn sequence_length(flags: TcpFlags, payload: u32) -> u32 {
     payload + u32::from(flags.has(TcpFlags::SYN)) + u32::from(flags.has(TcpFlags::FIN))
 }
 
-/// What one side would send next, and whether the segment repeats what it had sent already. `None` for `next`: this is
-/// its first segment.
-pub(super) fn sequence(next: Option<u32>, seq: u32, length: u32) -> (u32, bool) {
+/// What one side would send next, and how far before that the segment begins: it repeats what was sent already where
+/// that is not 0. `None` for `next`: this is its first segment.
+pub(super) fn sequence(next: Option<u32>, seq: u32, length: u32) -> (u32, u32) {
     let end = seq.wrapping_add(length);
-    let Some(next) = next else { return (end, false) };
+    let Some(next) = next else { return (end, 0) };
     let repeats = length > 0 && (seq.wrapping_sub(next) as i32) < 0;
     let later = (end.wrapping_sub(next) as i32) > 0;
-    (if later { end } else { next }, repeats)
+    let behind = if repeats { next.wrapping_sub(seq) } else { 0 };
+    (if later { end } else { next }, behind)
+}
+
+/// How many segments repeat what was sent already, where a packet begins `behind` what its side would send next (R22).
+pub(super) fn repeated(packet: &PacketInfo, behind: u32) -> u32 {
+    match packet.segment_size {
+        0 => behind.min(1),
+        size => behind.div_ceil(size.into()).min(packet.segments),
+    }
 }
 
 /// The letters of a history that stand once for each side.
@@ -233,15 +242,15 @@ mod tests {
     /// R10: sequence numbers wrap.
     #[test]
     fn a_retransmission_is_told_from_new_data_across_the_wrap() {
-        let (next, repeats) = sequence(None, u32::MAX - 9, 10);
-        assert_eq!((next, repeats), (0, false));
-        assert_eq!(sequence(Some(0), 0, 5), (5, false), "new data behind the wrap");
+        let (next, behind) = sequence(None, u32::MAX - 9, 10);
+        assert_eq!((next, behind), (0, 0));
+        assert_eq!(sequence(Some(0), 0, 5), (5, 0), "new data behind the wrap");
         assert_eq!(
             sequence(Some(5), u32::MAX - 9, 10),
-            (5, true),
+            (5, 15),
             "sent again from before it"
         );
-        assert_eq!(sequence(Some(5), 5, 0), (5, false), "a bare ACK repeats nothing");
-        assert_eq!(sequence(Some(5), 3, 10), (13, true), "in part");
+        assert_eq!(sequence(Some(5), 5, 0), (5, 0), "a bare ACK repeats nothing");
+        assert_eq!(sequence(Some(5), 3, 10), (13, 2), "in part");
     }
 }

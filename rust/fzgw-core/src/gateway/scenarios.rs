@@ -11,6 +11,7 @@ use mock_instant::thread_local::MockClock;
 
 use super::{GatewayState, Output, Receipt};
 use crate::config::{GatewayConfig, PeerConfig, ResourceConfig, RuleConfig};
+use crate::ecn::Ecn;
 use crate::flow::Purpose;
 use crate::flow::record::{EndReason, OuterPath};
 use crate::flow::{FlowRecord, Record, Side, Timestamp};
@@ -20,6 +21,7 @@ use crate::stats::{DatagramDrop, Drop, Originated, RecordStats, Snapshot};
 use crate::testkit::{config, echo, icmp_error, peer, tcp, udp};
 
 mod fragments;
+mod super_packets;
 
 const SECOND: u64 = 1_000_000_000;
 const GATEWAY: &str = "198.51.100.1:51820";
@@ -44,6 +46,8 @@ struct Lab {
     /// How a datagram fares: loss, duplication, reordering. Numbers come from a fixed sequence.
     loss_percent: u64,
     disorder: bool,
+    /// The ECN field of every datagram when it arrives.
+    outer: Ecn,
     random: u64,
     /// Datagrams that wait for their turn: (to the gateway, client, from, bytes).
     network: Vec<(bool, usize, SocketAddr, BytesMut)>,
@@ -93,6 +97,7 @@ impl Lab {
             gateway: End::new(&of_gateway, GATEWAY),
             loss_percent: 0,
             disorder: false,
+            outer: Ecn::NOT_ECT,
             random: 0x9e37_79b9_7f4a_7c15,
             network: Vec::new(),
         }
@@ -180,7 +185,7 @@ impl Lab {
                 remote: from,
                 local: end.address,
             };
-            end.state.handle_datagram(now, path, bytes);
+            end.state.handle_datagram(now, path, self.outer, bytes);
         }
     }
 
@@ -335,14 +340,16 @@ fn a_forged_datagram_moves_no_peer() {
         remote: "203.0.113.66:6".parse().unwrap(),
         local: GATEWAY.parse().unwrap(),
     };
-    lab.gateway.state.handle_datagram(now, attacker, forged);
+    lab.gateway.state.handle_datagram(now, attacker, Ecn::NOT_ECT, forged);
     let real = OuterPath {
         remote: lab.clients[0].address,
         ..attacker
     };
-    lab.gateway.state.handle_datagram(now, real, original.clone());
+    lab.gateway
+        .state
+        .handle_datagram(now, real, Ecn::NOT_ECT, original.clone());
     // Replayed from elsewhere: authentic once, not twice.
-    lab.gateway.state.handle_datagram(now, attacker, original);
+    lab.gateway.state.handle_datagram(now, attacker, Ecn::NOT_ECT, original);
     let dropped = lab.snapshot().stats.datagrams.dropped;
     assert_eq!(dropped[DatagramDrop::Unauthentic as usize], 1);
     assert_eq!(dropped[DatagramDrop::Replayed as usize], 1);
@@ -370,7 +377,7 @@ fn scenario_40_a_malformed_packet_is_dropped() {
         remote: lab.clients[0].address,
         local: GATEWAY.parse().unwrap(),
     };
-    lab.gateway.state.handle_datagram(now, path, sealed.bytes);
+    lab.gateway.state.handle_datagram(now, path, Ecn::NOT_ECT, sealed.bytes);
     assert_eq!(lab.dropped(Side::FromPeer, Drop::Malformed), 1);
     lab.reply(&bad);
     assert_eq!(lab.dropped(Side::ToPeer, Drop::Malformed), 1);
@@ -690,7 +697,9 @@ fn strangers_meet_silence() {
         local: GATEWAY.parse().unwrap(),
     };
     for garbage in [&initiation[..], b"", b"x", &[1, 0, 0, 0], &[4; 40], &[7; 2000]] {
-        lab.gateway.state.handle_datagram(now, path, BytesMut::from(garbage));
+        lab.gateway
+            .state
+            .handle_datagram(now, path, Ecn::NOT_ECT, BytesMut::from(garbage));
     }
     assert!(lab.gateway.flush().is_empty());
     assert_eq!(
@@ -732,7 +741,7 @@ fn scenario_42_a_failed_write_moves_to_dropped() {
         remote: lab.clients[0].address,
         local: GATEWAY.parse().unwrap(),
     };
-    lab.gateway.state.handle_datagram(now, path, bytes);
+    lab.gateway.state.handle_datagram(now, path, Ecn::NOT_ECT, bytes);
     let Output { tun, .. } = lab.gateway.state.take_output();
     assert!(matches!(tun[0].receipt, Receipt::Forwarded { .. }));
     lab.gateway.state.not_written(tun[0].receipt);

@@ -5,21 +5,23 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use bytes::BytesMut;
-use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use rustix::io::Errno;
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::StartError;
-use super::arena::Arena;
+use super::{StartError, TURN_BYTES};
+use crate::arena::Arena;
+use crate::ecn::Ecn;
 use crate::flow::record::OuterPath;
 use crate::gateway::{Receipt, ToUdp};
+use crate::peers::Datagram;
 
 /// Socket buffers hold about 30 ms at 10 Gbit/s. The default loses bursts.
 const SOCKET_BUFFER: usize = 8 << 20;
 /// The longest receive: a run of segments that the kernel has put together.
 const RECEIVE_ROOM: usize = 65_536;
-/// Memory of one place in a receive batch; all of them are 4 MiB, of which idle places touch nothing.
+/// Memory of one place in a receive batch. Idle places touch none of it.
 const ARENA: usize = 2 * RECEIVE_ROOM;
 /// The longest send: what an IPv4 datagram may carry.
 const MAX_SEND: usize = 65_507;
@@ -29,6 +31,9 @@ const RENEW_AFTER: u32 = 4096;
 const FEW: usize = 1;
 /// Datagrams that wait while the socket is full. Tunnel packets are not read then, so these are the protocol's own.
 const MAX_PENDING: usize = 1024;
+
+/// What the port keeps for reading and for sending.
+pub(super) const POOL: usize = BATCH_SIZE * ARENA + MAX_SEND;
 
 /// The port.
 pub(super) struct UdpPort {
@@ -101,7 +106,11 @@ impl UdpPort {
     }
 
     /// Receives one batch and gives each datagram to `each`. False where nothing was there.
-    pub(super) fn receive(&mut self, family: Family, mut each: impl FnMut(OuterPath, BytesMut)) -> io::Result<bool> {
+    pub(super) fn receive(
+        &mut self,
+        family: Family,
+        mut each: impl FnMut(OuterPath, Ecn, BytesMut),
+    ) -> io::Result<bool> {
         let half = match family {
             Family::V4 => &self.v4,
             Family::V6 => match &self.v6 {
@@ -123,24 +132,22 @@ impl UdpPort {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error),
         };
-        self.offered = if count == offered {
-            BATCH_SIZE.min(offered * 2)
-        } else {
-            FEW.max(count)
-        };
+        let bytes: usize = self.metas[..count].iter().map(|meta| meta.len).sum();
+        self.offered = offer(offered, count, bytes);
         for (slot, meta) in self.slots.iter_mut().zip(&self.metas[..count]) {
             let local = SocketAddr::new(meta.dst_ip.unwrap_or(half.unspecified), self.number);
             let path = OuterPath {
                 remote: meta.addr,
                 local,
             };
+            let ecn = meta.ecn.map_or(Ecn::NOT_ECT, |ecn| Ecn::from_bits(ecn as u8));
             if meta.len == 0 {
-                each(path, BytesMut::new());
+                each(path, ecn, BytesMut::new());
             }
             let mut left = meta.len;
             while left > 0 {
                 let len = left.min(meta.stride.max(1));
-                each(path, slot.take(len, len));
+                each(path, ecn, slot.take(len, len));
                 left -= len;
             }
         }
@@ -289,24 +296,26 @@ fn set_up(socket: &UdpSocket) -> io::Result<UdpSocketState> {
     sockopt::set_ip_mtu_discover(socket, sockopt::Ipv4PathMtuDiscovery::DONT)?;
     if socket.local_addr()?.is_ipv6() {
         sockopt::set_ipv6_mtu_discover(socket, sockopt::Ipv6PathMtuDiscovery::DONT)?;
-        allow_ipv6_fragments(socket)?;
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0)?;
     }
+    // quinn-udp asks for times of arrival. With them the control messages of merged datagrams do not fit into its buffer,
+    // and the one that is left out is ECN's.
+    set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0)?;
     Ok(state)
 }
 
-/// Clears IPV6_DONTFRAG, which no safe interface offers.
-fn allow_ipv6_fragments(socket: &UdpSocket) -> io::Result<()> {
+/// Sets an option that takes a number and that no safe interface offers.
+fn set_option(socket: &UdpSocket, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     use std::os::fd::AsRawFd;
-    let off: libc::c_int = 0;
     #[allow(unsafe_code)]
     // SAFETY: the option takes one integer, which lives across the call, of the length given; the socket is open.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_IPV6,
-            libc::IPV6_DONTFRAG,
-            (&raw const off).cast(),
-            size_of_val(&off) as libc::socklen_t,
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
         )
     };
     if result == 0 {
@@ -314,6 +323,18 @@ fn allow_ipv6_fragments(socket: &UdpSocket) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Places to offer next time, after `count` of `offered` were used for so many bytes: more where all were, but no more
+/// than a turn should take.
+fn offer(offered: usize, count: usize, bytes: usize) -> usize {
+    let wanted = if count == offered {
+        BATCH_SIZE.min(offered * 2)
+    } else {
+        FEW.max(count)
+    };
+    let average = bytes.checked_div(count).unwrap_or(0).max(1);
+    wanted.min((TURN_BYTES / average).max(FEW))
 }
 
 fn family_of(address: SocketAddr) -> Family {
@@ -349,7 +370,8 @@ fn run_length(pending: &std::collections::VecDeque<ToUdp>, max_segments: usize) 
     let mut run = 1;
     for next in pending.iter().skip(1).take(fits - 1) {
         let len = next.datagram.bytes.len();
-        if next.datagram.path != first.datagram.path || len > size || len == 0 {
+        let same_way = next.datagram.path == first.datagram.path && next.datagram.ecn == first.datagram.ecn;
+        if !same_way || len > size || len == 0 {
             break;
         }
         run += 1;
@@ -374,18 +396,20 @@ fn send_run(
     for datagram in pending.iter().take(run) {
         segments.extend_from_slice(&datagram.datagram.bytes);
     }
-    transmit(half, first.datagram.path, segments, Some(first.datagram.bytes.len()))
+    transmit(half, &first.datagram, segments, Some(first.datagram.bytes.len()))
 }
 
 fn send_one(half: &Half, datagram: &ToUdp) -> io::Result<()> {
-    transmit(half, datagram.datagram.path, &datagram.datagram.bytes, None)
+    transmit(half, &datagram.datagram, &datagram.datagram.bytes, None)
 }
 
-fn transmit(half: &Half, path: OuterPath, contents: &[u8], segment_size: Option<usize>) -> io::Result<()> {
+/// Sends `contents` where `first` goes, marked as it is.
+fn transmit(half: &Half, first: &Datagram, contents: &[u8], segment_size: Option<usize>) -> io::Result<()> {
+    let path = first.path;
     let local = path.local.ip();
     let mut transmit = Transmit {
         destination: path.remote,
-        ecn: None,
+        ecn: EcnCodepoint::from_bits(first.ecn.bits()),
         contents,
         segment_size,
         src_ip: (!local.is_unspecified()).then_some(local),
@@ -398,5 +422,20 @@ fn transmit(half: &Half, path: OuterPath, contents: &[u8], segment_size: Option<
             half.state.try_send((&half.socket).into(), &transmit)
         }
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_offered_as_they_are_used_and_no_more_than_a_turn_takes() {
+        assert_eq!(offer(1, 1, 200), 2);
+        assert_eq!(offer(32, 32, 32 * 1_500), 32);
+        assert_eq!(offer(32, 3, 600), 3);
+        assert_eq!(offer(4, 4, 4 * RECEIVE_ROOM), 8);
+        assert_eq!(offer(8, 8, 8 * RECEIVE_ROOM), 8);
+        assert_eq!(offer(8, 8, 0), 16);
     }
 }

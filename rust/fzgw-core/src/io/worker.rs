@@ -10,23 +10,25 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::arena::Arena;
+use super::TURN_BYTES;
 use super::handover::{BATCH, Batch, Handover, LINGER, MAX_BATCH};
-use super::tun::Tun;
+use super::tun::{READ_ROOM, Read, Tun};
 use super::udp::{Family, UdpPort};
 use super::wait::{Interest, Ready, Source, Waiter};
+use crate::arena::Arena;
 use crate::config::GatewayConfig;
 use crate::flow::record::{FlowRecord, Record, Timestamp};
 use crate::gateway::{GatewayState, Receipt};
+use crate::offload::Arrived;
 use crate::peers::MAX_FILL;
 use crate::stats::Snapshot;
 
 /// Packets read from the device in one turn: one full send of segments.
 const TURN_PACKETS: usize = 64;
 /// The longest packet that a device gives.
-const PACKET_ROOM: usize = 65_536 + MAX_FILL;
+const PACKET_ROOM: usize = READ_ROOM + MAX_FILL;
 /// Memory that packets are read into; it outlives the turn only in part of a turn's packets.
-const PACKET_ARENA: usize = 4 * PACKET_ROOM;
+pub(super) const PACKET_ARENA: usize = 4 * PACKET_ROOM;
 /// Flows that are ended at a time at the end.
 const CLOSE_STEP: usize = 1024;
 
@@ -161,9 +163,9 @@ impl Worker {
 
     fn receive(&mut self, family: Family, now: Timestamp) {
         let state = &mut self.state;
-        let received = self
-            .port
-            .receive(family, |path, datagram| state.handle_datagram(now, path, datagram));
+        let received = self.port.receive(family, |path, ecn, datagram| {
+            state.handle_datagram(now, path, ecn, datagram)
+        });
         if let Err(error) = received {
             tracing::debug!(%error, "receive");
         }
@@ -171,13 +173,25 @@ impl Worker {
     }
 
     fn read_packets(&mut self, now: Timestamp) {
+        let mut bytes = 0;
         for _ in 0..TURN_PACKETS {
-            match self.tun.read(self.arena.room()) {
-                Ok(0) => break,
-                Ok(len) => {
-                    // Room to pad without a copy.
-                    let packet = self.arena.take(len, len.next_multiple_of(16) + MAX_FILL);
-                    self.state.handle_packet(now, packet);
+            let room = self.arena.room();
+            match self.tun.read(room) {
+                Ok(Read { len: 0, .. }) => break,
+                Ok(Read { len, what }) => {
+                    match what {
+                        Arrived::Packet => {
+                            // Room to pad without a copy.
+                            let packet = self.arena.take(len, len.next_multiple_of(16) + MAX_FILL);
+                            self.state.handle_packet(now, packet);
+                        }
+                        Arrived::Super(how) => self.state.handle_super_packet(now, &room[..len], &how),
+                        Arrived::Broken => self.state.handle_broken_packet(len),
+                    }
+                    bytes += len;
+                    if bytes >= TURN_BYTES {
+                        break;
+                    }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -197,11 +211,8 @@ impl Worker {
             return;
         }
         let mut output = self.state.take_output();
-        for packet in &output.tun {
-            if let Err(error) = self.tun.write(&packet.packet) {
-                tracing::trace!(%error, "write to the device");
-                self.failed.push(packet.receipt);
-            }
+        if !output.tun.is_empty() {
+            self.tun.write(&output.tun, &mut self.failed);
         }
         self.port.send(&mut output.udp, &mut self.failed);
         self.state.datagrams_sent(self.port.take_sent());

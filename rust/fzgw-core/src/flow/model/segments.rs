@@ -9,6 +9,9 @@ pub(super) struct Segment {
     pub(super) flags: TcpFlags,
     seq: u32,
     pub(super) payload: u32,
+    /// How many travel, and how far apart they begin (R22).
+    pieces: u32,
+    apart: u32,
 }
 
 impl Segment {
@@ -18,6 +21,8 @@ impl Segment {
                 flags,
                 seq,
                 payload: packet.payload,
+                pieces: packet.segments,
+                apart: packet.segment_size.into(),
             }),
             _ => None,
         }
@@ -162,7 +167,8 @@ pub(super) fn tcp_record(events: &[Event]) -> TcpRecord {
     }
 }
 
-/// The places of one end's segments that begin before what it had sent already.
+/// The places of one end's segments that begin before what it had sent already: of a super-packet, once for each of
+/// its pieces.
 fn retransmissions(events: &[Event], who: bool) -> Vec<usize> {
     let mut places = Vec::new();
     let mut next: Option<u32> = None;
@@ -172,9 +178,9 @@ fn retransmissions(events: &[Event], who: bool) -> Vec<usize> {
         match next {
             None => next = Some(end),
             Some(sent) => {
-                if segment.length() > 0 && before(segment.seq, sent) {
-                    places.push(place);
-                }
+                let starts = (0..segment.pieces).map(|piece| segment.seq.wrapping_add(piece * segment.apart));
+                let again = starts.filter(|start| segment.length() > 0 && before(*start, sent));
+                places.extend(again.map(|_| place));
                 if before(sent, end) {
                     next = Some(end);
                 }
@@ -201,12 +207,11 @@ fn history(events: &[Event]) -> String {
         {
             history.push(letter);
         }
-        if let Some(before) = again[usize::from(event.from_initiator)]
-            .iter()
-            .position(|other| *other == place)
-            && [1, 10, 100, 1_000, 10_000].contains(&(before + 1))
-        {
-            history.push(case('T'));
+        let all = again[usize::from(event.from_initiator)].iter().enumerate();
+        for (before, _) in all.filter(|(_, other)| **other == place) {
+            if [1, 10, 100, 1_000, 10_000].contains(&(before + 1)) {
+                history.push(case('T'));
+            }
         }
     }
     history

@@ -240,6 +240,7 @@ impl Driver<'_> {
                 transport: Transport::Udp { src_port, dst_port },
                 fragment: None,
                 segments: 1,
+                segment_size: 0,
             };
             self.handle(scan.ends.peer, scan.side, &packet, standing, false, Fate::Sent)?;
         }
@@ -374,6 +375,7 @@ impl Driver<'_> {
             transport,
             fragment,
             segments: 1,
+            segment_size: 0,
         };
         let can_be_cut = matches!(spec.what, What::Tcp(..) | What::Udp(..)) && fragment.is_none();
         let size = spec.segment_size.filter(|_| can_be_cut);
@@ -461,13 +463,14 @@ fn describe(peer: PeerId, side: Side, packet: &PacketInfo, judged: &Standing, as
         transport,
         fragment,
         segments,
+        segment_size,
     } = packet;
     let asks = if asks { ", asks" } else { "" };
     let fragment = fragment.map(|fragment| format!(" {fragment:?}")).unwrap_or_default();
     let Standing { verdict, rule, .. } = judged;
     format!(
         "peer {} {} {src} > {dst} protocol {protocol} {transport:?}{fragment} len {len} payload {payload} in \
-         {segments}: {verdict:?} by {rule:?}{asks}, {fate:?}",
+         {segments} of {segment_size}: {verdict:?} by {rule:?}{asks}, {fate:?}",
         peer.0,
         side.as_str(),
     )
