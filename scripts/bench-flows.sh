@@ -13,7 +13,7 @@ if [ ! -e "$harness/compare.py" ]; then
     exit 1
 fi
 need softflowd nfpcapd argus
-build_extension release
+build_extension ""
 
 folder=build/flows
 mkdir -p "$folder"

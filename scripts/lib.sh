@@ -63,7 +63,8 @@ shellcheck  shellcheck        ShellCheck       shellcheck
 shfmt       shfmt             shfmt            shfmt
 softflowd   softflowd         softflowd        softflowd
 nfpcapd     nfdump            nfdump           nfdump
-argus       argus-server      argus            argus"
+argus       argus-server      argus            argus
+perf        linux-perf        perf             perf"
     local family column install command wanted=() missing=() howto=()
     if command -v apt-get >/dev/null; then
         family=debian column=2 install="apt-get install --yes --no-install-recommends"

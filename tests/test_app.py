@@ -82,11 +82,17 @@ class Engine:
         self.reloads: list[tuple[Config, dict[str, Any]]] = []
         self.stopped = 0
         self.dead = False
+        self.says: list[str] = []
 
     def start(self, config: Config, **options: Any) -> Engine:
         """As `Gateway.start`."""
         self.started_with = {"config": config, **options}
         return self
+
+    def notices(self) -> list[str]:
+        """What it has to say, once."""
+        said, self.says = self.says, []
+        return said
 
     def recv(self, max: int = 1000, timeout: float = 1.0) -> Batch | None:
         """The next step; once stopped, what is left, then None."""
@@ -367,7 +373,7 @@ class TestStart:
         gateway = lab.app(Engine(Batch("a", "b"), term), flow_logs=True, stdout=stdout.sink)
         gateway.run()
         (started,) = events(log, "gateway_started")
-        assert started["interface"] == "fzgw-test"
+        assert (started["interface"], started["tun_offload"]) == ("fzgw-test", "off")
         assert started["port"] == 51820
         assert base64.b64decode(started["public_key"]) == load(lab.file).gateway.public_key
         assert (started["peers"], started["nat"], started["flow_logs"]) == (0, "masquerade", "on")
@@ -575,6 +581,13 @@ class TestEnd:
         assert lab.app(engine, gateway_factory=slow_start).run() == 0
         assert engine.stopped > 0
         assert [entry["event"] for entry in log] == ["gateway_started", "gateway_stopping", "gateway_stopped"]
+
+    def test_what_the_engine_has_to_say_is_in_the_log(self, lab: Laboratory, log: list[Any]) -> None:
+        """Each line once."""
+        engine = Engine(Batch("a"), Batch("b"), term)
+        engine.says = ["one thing", "and another"]
+        assert lab.app(engine).run() == 0
+        assert [entry["message"] for entry in events(log, "engine")] == ["one thing", "and another"]
 
     def test_an_engine_that_ends_by_itself_is_a_failure(self, lab: Laboratory, log: list[Any]) -> None:
         """Nobody asked for the end: exit 1, said, and the host's setup is taken back."""

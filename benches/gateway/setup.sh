@@ -3,8 +3,9 @@
 # No NAT, as the gateways that fzgw is measured against; FZGW_BENCH_RULES=1 adds an access rule, FZGW_BENCH_NAT sets
 # another nat.mode.
 set -euo pipefail
-folder=${TMPDIR:-/tmp}/fzgw-bench-$IFNAME
-staging=$(mktemp -d)
+place=${BENCH_DIR:-${TMPDIR:-/tmp}}
+folder=$place/fzgw-bench-$IFNAME
+staging=$(mktemp -d -p "$place")
 umask 077
 echo "$GW_PRIV" >"$staging/gateway.key"
 cat >"$staging/gateway.toml" <<EOF

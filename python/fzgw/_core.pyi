@@ -482,6 +482,9 @@ class Gateway:
         it adds up. `tun_offload`: as the property. `error`: why it ended by itself, where it did.
         """
 
+    def notices(self) -> list[str]:
+        """What the operator should hear of since the last call, a line each: things that happen once."""
+
     def stop(self) -> None:
         """Ends every flow with `shutdown` and lets `recv` deliver the rest. Returns at once; may be called again."""
 

@@ -90,6 +90,9 @@ class Gateway(Protocol):
     def tun_offload(self) -> str:
         """What its device can do beyond one packet a call."""
 
+    def notices(self) -> list[str]:
+        """What the operator should hear of since the last call, a line each."""
+
     def recv(self, max: int = ..., timeout: float = ...) -> Batch | None:
         """The next records, an empty batch when the time is over, None when it has ended and all is taken."""
 
@@ -307,6 +310,8 @@ class App:
                 self._cuttable = True
                 try:
                     self._attend()
+                    for message in gateway.notices():
+                        self._log.warning("engine", message=message)
                     if batch is None:
                         return
                     self._deliver(batch)

@@ -98,9 +98,9 @@ class Fzgw:
     def refuses_to_start(self) -> tuple[int, str]:
         """Start it where it cannot run: its exit code, and what it said."""
         process = self._launch()
-        code = process.wait(STOP_WITHIN)
+        wait_until(lambda: not process.running(), "the gateway ends by itself", timeout=STOP_WITHIN)
         self._process = None
-        return code, self.log()
+        return process.wait(0), self.log()
 
     def _launch(self) -> Process:
         self._runs += 1

@@ -120,6 +120,23 @@ def test_without_offload(
     assert crossing.seen() == set()
 
 
+def test_where_udp_segments_are_refused(
+    laboratory: Laboratory, gateways: Gateways, server: Server, clients: tuple[Client, Client]
+) -> None:
+    """Datagrams that do not fit the underlay are refused several in one call (EINVAL): they go out one by one, in
+    fragments, nothing is lost, and the log says so once."""
+    laboratory.set_mtu(1400)
+    laboratory.gateway.merge_on_arrival("exit")
+    gateway = gateways.start()
+    size = 5_000_000
+    for client in clients:
+        for family in (4, 6):
+            assert download(client.namespace, server_address(family), size) == services.pattern_digest(size)
+    outcome = gateway.stop()
+    assert gateway.log().count("datagrams go out one by one") == 1
+    assert outcome.books.drop_reasons("to_peer").keys() <= {"no_peer"}
+
+
 @pytest.mark.parametrize("tun_offload", ["auto", "off"])
 @pytest.mark.parametrize(
     "flags",
@@ -147,11 +164,12 @@ def test_a_device_in_use_is_not_joined(laboratory: Laboratory, flags: int, tun_o
         wait_until(lambda: b"for the holder" in _read(device), "the holder gets what is sent to its device")
 
 
+@pytest.mark.parametrize("tun_offload", ["auto", "off"])
 @pytest.mark.parametrize("kind", ["tun", "tun multi_queue", "tun vnet_hdr", "bridge"])
-def test_a_device_that_stays_is_not_taken(laboratory: Laboratory, kind: str) -> None:
+def test_a_device_that_stays_is_not_taken(laboratory: Laboratory, kind: str, tun_offload: str) -> None:
     """A persistent TUN device that nobody holds at the moment is somebody's all the same, and so is one of another
     kind."""
-    gateway = Fzgw(laboratory, [])
+    gateway = Fzgw(laboratory, [], tun_offload=tun_offload)
     if kind == "bridge":
         laboratory.gateway.ip("link", "add", gateway.interface, "type", kind)
     else:
@@ -207,5 +225,6 @@ def _link(namespace: Namespace, name: str) -> object:
 def _says_taken(gateway: Fzgw, code: int, said: str) -> None:
     assert code == 1, said
     assert "Traceback" not in said
-    (line,) = [line for line in said.splitlines() if gateway.interface in line]
-    assert "exists already" in line, line
+    lines = [line for line in said.splitlines() if gateway.interface in line]
+    assert len(lines) == 1, said
+    assert "exists already" in lines[0]

@@ -4,6 +4,7 @@
 //! Commands go to it by a channel and a wake-up; batches of records come back by a bounded one ([`handover`]).
 
 pub mod handover;
+pub mod notices;
 pub mod tun;
 mod udp;
 mod wait;
@@ -18,6 +19,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
 
 use self::handover::{Batch, Handover};
+use self::notices::Notices;
 use self::tun::{MemoryTun, MemoryTunPeer, Tun};
 use self::udp::UdpPort;
 use self::worker::{Command, Worker};
@@ -92,6 +94,7 @@ pub struct Engine {
     wake: Arc<OwnedFd>,
     batches: Receiver<Batch>,
     handover: Arc<handover::Queue>,
+    notices: Notices,
     memory: Option<Arc<MemoryTunPeer>>,
     worker: Option<JoinHandle<Snapshot>>,
     last: Option<Snapshot>,
@@ -101,7 +104,8 @@ impl Engine {
     /// Opens the port and the device and starts the worker. Whatever fails leaves nothing behind. The worker stays in
     /// the network namespace of the calling thread.
     pub fn start(config: &GatewayConfig, device: Device) -> Result<Self, StartError> {
-        let port = UdpPort::bind(config.listen)?;
+        let notices = Notices::default();
+        let port = UdpPort::bind(config.listen, notices.clone())?;
         let (tun, memory): (Box<dyn Tun>, _) = match device {
             Device::Tun => (tun::create(&config.interface, config.tun_offload)?, None),
             Device::Memory => {
@@ -133,6 +137,7 @@ impl Engine {
             wake,
             batches,
             handover: queue,
+            notices,
             memory,
             worker: Some(worker),
             last: None,
@@ -167,6 +172,11 @@ impl Engine {
     /// To be called for each batch that was taken from [`Engine::batches`].
     pub fn queue(&self) -> &Arc<handover::Queue> {
         &self.handover
+    }
+
+    /// What the worker has to say to the operator.
+    pub fn notices(&self) -> &Notices {
+        &self.notices
     }
 
     /// The other end of the in-memory device.

@@ -11,6 +11,7 @@ use fzgw_core::ecn::Ecn;
 use fzgw_core::flow::record::OuterPath;
 use fzgw_core::flow::{Purpose, Record, Timestamp};
 use fzgw_core::gateway::{GatewayState, ToUdp};
+use fzgw_core::offload::{Arrived, VnetHeader, arrived};
 use fzgw_core::stats::RecordStats;
 
 use crate::audit::Audit;
@@ -20,7 +21,7 @@ use crate::script::{self, byte, raw};
 
 /// What a step does: the low three bits of its byte. The upper five are a step of time.
 pub mod op {
-    /// A packet of the script from the TUN device.
+    /// A packet of the script from the TUN device: the packet, how it is cut (0: not at all).
     pub const FROM_TUN: u8 = 0;
     /// A packet of the script from the laptop, through its tunnel: where the laptop is, the packet.
     pub const FROM_LAPTOP: u8 = 1;
@@ -71,7 +72,7 @@ pub fn run(data: &[u8]) {
         match what & 7 {
             op::FROM_TUN => {
                 let packet = script::packet(input);
-                lab.gateway.handle_packet(lab.now, BytesMut::from(&packet[..]));
+                lab.read(packet, byte(input));
             }
             op::FROM_LAPTOP => {
                 let place = byte(input);
@@ -81,8 +82,7 @@ pub fn run(data: &[u8]) {
                 let (place, kind, most) = (byte(input), byte(input), byte(input));
                 let mut datagram = BytesMut::from(&[kind, 0, 0, 0][..]);
                 datagram.extend_from_slice(raw(input, most.into()));
-                lab.gateway
-                    .handle_datagram(lab.now, path(place), Ecn::NOT_ECT, datagram);
+                lab.gateway.handle_datagram(lab.now, path(place), ecn(place), datagram);
             }
             op::DAMAGED => {
                 let place = byte(input);
@@ -94,8 +94,7 @@ pub fn run(data: &[u8]) {
                         Some(value) if change != 0 => *value ^= change,
                         Some(_) | None => datagram.truncate(at),
                     }
-                    lab.gateway
-                        .handle_datagram(lab.now, path(place), Ecn::NOT_ECT, datagram);
+                    lab.gateway.handle_datagram(lab.now, path(place), ecn(place), datagram);
                 }
             }
             op::FLUSH => lab.flush(byte(input)),
@@ -108,8 +107,7 @@ pub fn run(data: &[u8]) {
             op::REPLAYED => {
                 let place = byte(input);
                 let datagram = BytesMut::from(&lab.last[..]);
-                lab.gateway
-                    .handle_datagram(lab.now, path(place), Ecn::NOT_ECT, datagram);
+                lab.gateway.handle_datagram(lab.now, path(place), ecn(place), datagram);
             }
             _ => lab.gateway.give_up_waiting(),
         }
@@ -143,6 +141,37 @@ fn path(place: u8) -> OuterPath {
         remote: ([203, 0, 113, 1], port).into(),
         local: ([198, 51, 100, 1], 51820).into(),
     }
+}
+
+/// What the kernel would say of a super-packet with so many payload bytes in each segment.
+fn vnet_header(packet: &[u8], cut: u8) -> VnetHeader {
+    if cut == 0 {
+        return VnetHeader::default();
+    }
+    let (checksum_start, protocol) = match packet {
+        [first, ..] if first >> 4 == 6 && packet.len() >= 40 => (40, packet[6]),
+        [first, ..] if packet.len() >= 20 => (u16::from(first & 15) * 4, packet[9]),
+        _ => (20, 0),
+    };
+    let (gso_type, checksum_offset) = match (protocol, packet.first().map_or(0, |first| first >> 4)) {
+        (17, _) => (5, 6),
+        (_, 4) => (1, 16),
+        _ => (4, 16),
+    };
+    let broken = u16::from(cut >> 7);
+    VnetHeader {
+        needs_checksum: cut & 0x40 == 0,
+        gso_type: if cut & 0x20 == 0 { gso_type } else { 0 },
+        header_len: 0,
+        gso_size: u16::from(cut & 0x1f),
+        checksum_start: checksum_start + broken,
+        checksum_offset,
+    }
+}
+
+/// The mark with which a datagram from there arrives: none from most places.
+fn ecn(place: u8) -> Ecn {
+    Ecn::from_bits(if place & 0x20 == 0 { 0 } else { place >> 6 })
 }
 
 /// A gateway, the laptop, and the network between them.
@@ -188,7 +217,16 @@ impl Lab {
             self.last = datagram.to_vec();
             self.place = place;
             self.gateway
-                .handle_datagram(self.now, path(place), Ecn::NOT_ECT, datagram);
+                .handle_datagram(self.now, path(place), ecn(place), datagram);
+        }
+    }
+
+    /// A read of the TUN device. The high bit of `cut` breaks the header that came with the packet.
+    fn read(&mut self, mut packet: Vec<u8>, cut: u8) {
+        match arrived(vnet_header(&packet, cut), &mut packet) {
+            Arrived::Packet => self.gateway.handle_packet(self.now, BytesMut::from(&packet[..])),
+            Arrived::Super(how) => self.gateway.handle_super_packet(self.now, &packet, &how),
+            Arrived::Broken => self.gateway.handle_broken_packet(packet.len()),
         }
     }
 
@@ -251,7 +289,7 @@ impl Lab {
             self.gateway.written(output);
             for datagram in self.take_from_laptop() {
                 self.gateway
-                    .handle_datagram(self.now, path(self.place), Ecn::NOT_ECT, datagram);
+                    .handle_datagram(self.now, path(self.place), ecn(self.place), datagram);
             }
             if !self.gateway.has_output() {
                 break;

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use fzgw_core::io::notices::Notices;
 use fzgw_core::io::tun::MemoryTunPeer;
 use fzgw_core::io::{Device, Engine};
 use fzgw_core::stats::{DatagramDrop, Originated, Snapshot};
@@ -26,6 +27,7 @@ pub(crate) struct Gateway {
     #[pyo3(get)]
     boot_id: String,
     receiver: Receiver,
+    notices: Notices,
     memory: Option<Arc<MemoryTunPeer>>,
 }
 
@@ -49,6 +51,7 @@ impl Gateway {
             port: engine.port(),
             boot_id: engine.boot_id().to_owned(),
             receiver: Receiver::new(engine.batches().clone(), Some(engine.queue().clone())),
+            notices: engine.notices().clone(),
             memory: engine.memory().cloned(),
             engine: Mutex::new(engine),
         })
@@ -72,6 +75,11 @@ impl Gateway {
         let all = stats(py, &snapshot)?;
         all.set_item("tun_offload", self.tun_offload)?;
         Ok(all)
+    }
+
+    /// Lines for the operator since the last call.
+    fn notices(&self) -> Vec<String> {
+        self.notices.take()
     }
 
     fn stop(&self, py: Python<'_>) {

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::notices::Notices;
 use super::{StartError, TURN_BYTES};
 use crate::arena::Arena;
 use crate::ecn::Ecn;
@@ -48,6 +49,9 @@ pub(super) struct UdpPort {
     pending: std::collections::VecDeque<ToUdp>,
     segments: Vec<u8>,
     sent: u64,
+    notices: Notices,
+    /// That segments were refused has been said.
+    refusal_told: bool,
 }
 
 struct Half {
@@ -56,6 +60,8 @@ struct Half {
     unspecified: IpAddr,
     /// Segments that the kernel took in one send at the start.
     segments: usize,
+    /// Datagrams of this size and more go one by one: several in one call did not fit some path.
+    too_big: usize,
     /// Flushes since it last refused them.
     without_segments: u32,
 }
@@ -69,7 +75,7 @@ pub(super) enum Family {
 
 impl UdpPort {
     /// Opens the port in both families; in IPv4 alone where the host has no IPv6.
-    pub(super) fn bind(port: u16) -> Result<Self, StartError> {
+    pub(super) fn bind(port: u16, notices: Notices) -> Result<Self, StartError> {
         let v4 = Half::bind(Ipv4Addr::UNSPECIFIED.into(), port)?;
         let number = v4
             .socket
@@ -91,6 +97,8 @@ impl UdpPort {
             pending: std::collections::VecDeque::new(),
             segments: Vec::with_capacity(MAX_SEND),
             sent: 0,
+            notices,
+            refusal_told: false,
         })
     }
 
@@ -192,15 +200,21 @@ impl UdpPort {
         }
         while let Some(first) = self.pending.front() {
             let path = first.datagram.path;
+            let size = first.datagram.bytes.len();
             let half = match family_of(path.remote) {
-                Family::V4 => Some(&self.v4),
-                Family::V6 => self.v6.as_ref(),
+                Family::V4 => Some(&mut self.v4),
+                Family::V6 => self.v6.as_mut(),
             };
             let Some(half) = half else {
                 failed.extend(self.pending.pop_front().map(|datagram| datagram.receipt));
                 continue;
             };
-            let run = run_length(&self.pending, half.state.max_gso_segments());
+            let most = if size < half.too_big {
+                half.state.max_gso_segments()
+            } else {
+                1
+            };
+            let run = run_length(&self.pending, most);
             match send_run(half, &self.pending, run, &mut self.segments) {
                 Ok(()) => {
                     self.sent += run as u64;
@@ -208,7 +222,16 @@ impl UdpPort {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // A device that refuses segments: quinn-udp has noticed, and the next run is of one.
-                Err(_) if run > 1 && half.state.max_gso_segments() == 1 => {}
+                Err(error) if run > 1 && (half.state.max_gso_segments() == 1 || is_too_big(&error)) => {
+                    if is_too_big(&error) {
+                        half.too_big = size;
+                    }
+                    if !std::mem::replace(&mut self.refusal_told, true) {
+                        self.notices.push(format!(
+                            "datagrams go out one by one, as the kernel or a device refused several in one call: {error}"
+                        ));
+                    }
+                }
                 Err(_) if run > 1 => {
                     // One bad datagram must not take the others with it.
                     for _ in 0..run {
@@ -269,6 +292,7 @@ impl Half {
             state,
             unspecified,
             segments,
+            too_big: usize::MAX,
             without_segments: 0,
         })
     }
@@ -276,12 +300,13 @@ impl Half {
     /// Tries segments again after a while: quinn-udp gives them up for good at the first refusal, which may have been
     /// about one destination alone.
     fn renew(&mut self) {
-        if self.state.max_gso_segments() == self.segments {
+        if self.state.max_gso_segments() == self.segments && self.too_big == usize::MAX {
             return;
         }
         self.without_segments += 1;
         if self.without_segments >= RENEW_AFTER {
             self.without_segments = 0;
+            self.too_big = usize::MAX;
             if let Ok(state) = set_up(&self.socket) {
                 self.state = state;
             }
@@ -350,6 +375,11 @@ fn is_bad_address(error: &io::Error) -> bool {
         error,
         &[Errno::INVAL, Errno::ADDRNOTAVAIL, Errno::NETUNREACH, Errno::HOSTUNREACH],
     )
+}
+
+/// Segments of several cannot be fragmented; datagrams by themselves can.
+fn is_too_big(error: &io::Error) -> bool {
+    is_one_of(error, &[Errno::MSGSIZE])
 }
 
 fn no_ipv6(error: &io::Error) -> bool {

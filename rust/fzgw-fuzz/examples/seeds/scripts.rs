@@ -652,7 +652,8 @@ fn gateway_seeds() -> Vec<(&'static str, Vec<u8>)> {
     use gateway::op::{DAMAGED, DATAGRAM, FLUSH, FROM_LAPTOP, FROM_TUN, GIVE_UP, RECONFIGURE, REPLAYED};
     let script = |mode: u8, steps: &[Vec<u8>]| [vec![mode, FEW, AS_USUAL], steps.concat()].concat();
     let out = |packet: Vec<u8>| at(0, FROM_LAPTOP, &[&[0][..], &packet].concat());
-    let r#in = |packet: Vec<u8>| at(0, FROM_TUN, &packet);
+    let cut = |packet: Vec<u8>, size: u8| at(0, FROM_TUN, &[&packet[..], &[size]].concat());
+    let r#in = |packet: Vec<u8>| cut(packet, 0);
     let flush = |failed: u8| vec![FLUSH, failed];
     vec![
         (
@@ -679,6 +680,28 @@ fn gateway_seeds() -> Vec<(&'static str, Vec<u8>)> {
                     at(step::DAY, FLUSH, &[0]),
                 ],
             ),
+        ),
+        (
+            "super-packets",
+            script(
+                TUNNEL,
+                &[
+                    out(udp(WIKI, 1)),
+                    out(tcp(WIKI, SYN, 0, 0)),
+                    cut(back(udp(WIKI, 200)), 31),
+                    cut(back(tcp(WIKI, ACK, 1, 250)), 16),
+                    flush(0b0101_0000),
+                    // Partial checksums, and headers that lie.
+                    cut(back(udp(WIKI, 200)), 0x20),
+                    cut(back(udp(WIKI, 200)), 0x9f),
+                    cut(back(tcp(WIKI, ACK, 1, 250)), 0x50),
+                    flush(0),
+                ],
+            ),
+        ),
+        (
+            "super-packet-that-waits",
+            script(0, &[cut(back(udp(WIKI, 200)), 31), out(udp(WIKI, 1)), flush(0)]),
         ),
         (
             "handshake-in-the-script",
