@@ -177,9 +177,9 @@ impl GatewayState {
             if hear_congestion(&mut packet, ecn) {
                 self.pass_from_peer(now, received.place, packet, Arrival::New);
             } else {
-                let bytes = PacketInfo::parse(&packet).map_or(packet.len() as u64, |info| info.len.into());
-                self.stats.side(Side::FromPeer).received.add(bytes);
-                self.stats.drop_packet(Side::FromPeer, Drop::Ecn, bytes);
+                let info = PacketInfo::parse(&packet).ok();
+                self.arrived(Side::FromPeer, size(info.as_ref(), &packet), Arrival::New);
+                self.drop_packet(now, Side::FromPeer, Drop::Ecn, &packet, info, None);
             }
         }
         if self.peers.get(received.place).is_some_and(Peer::has_waiting) {

@@ -3,6 +3,7 @@
 //! [`Engine::start`] opens the UDP port and the device, then gives everything to one worker thread ([`worker`]).
 //! Commands go to it by a channel and a wake-up; batches of records come back by a bounded one ([`handover`]).
 
+mod arena;
 pub mod handover;
 pub mod notices;
 pub mod tun;

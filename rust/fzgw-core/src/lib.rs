@@ -27,7 +27,6 @@
 //!
 //! Everything below [`io`] is sans-IO: bytes and `now` in, bytes and records out.
 
-mod arena;
 pub mod capture;
 pub mod config;
 pub mod ecn;

@@ -11,13 +11,11 @@ pub mod merge;
 mod property;
 pub mod split;
 
-/// IP protocol numbers of what is cut and merged.
-pub(crate) const TCP: u8 = 6;
-pub(crate) const UDP: u8 = 17;
+use crate::packet::{IPV4_MIN_HEADER, IPV6_HEADER};
+
+/// A TCP header without options.
 pub(crate) const TCP_HEADER: usize = 20;
 pub(crate) const UDP_HEADER: usize = 8;
-pub(crate) const IPV4_HEADER: usize = 20;
-pub(crate) const IPV6_HEADER: usize = 40;
 /// What an IP length field can say of an IPv4 packet.
 pub(crate) const MAX_PACKET: usize = 65_535;
 
@@ -163,7 +161,7 @@ fn segmentation(header: VnetHeader, packet: &[u8]) -> Option<Segmentation> {
         _ => return None,
     };
     let ip_header = usize::from(header.checksum_start);
-    let least = if version == 4 { IPV4_HEADER } else { IPV6_HEADER };
+    let least = if version == 4 { IPV4_MIN_HEADER } else { IPV6_HEADER };
     let transport = packet.get(ip_header..)?;
     let transport_header = match kind {
         Kind::Tcp => usize::from(*transport.get(12)? >> 4) * 4,

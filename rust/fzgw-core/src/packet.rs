@@ -167,8 +167,10 @@ impl From<Malformed> for Unreadable {
     }
 }
 
-const IPV4_MIN_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
+/// An IPv4 header without options.
+pub(crate) const IPV4_MIN_HEADER: usize = 20;
+/// An IPv6 header without extension headers.
+pub(crate) const IPV6_HEADER: usize = 40;
 /// IPv6's next header that says that there is none.
 const NO_NEXT_HEADER: u8 = 59;
 

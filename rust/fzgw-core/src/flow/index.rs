@@ -50,12 +50,6 @@ impl Index {
         (slot != EMPTY).then_some(slot)
     }
 
-    /// Fetches where these hashes are looked for.
-    pub(super) fn fetch(&self, hashes: &[u64]) {
-        let fetched = hashes.iter().map(|hash| self.buckets[self.home(tag(*hash))].slot);
-        std::hint::black_box(fetched.fold(0, u32::wrapping_add));
-    }
-
     /// Adds a slot that is not in the index.
     pub(super) fn insert(&mut self, hash: u64, slot: u32) {
         if (self.len + 1) * 4 > self.buckets.len() * 3 {

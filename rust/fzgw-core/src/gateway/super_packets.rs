@@ -28,8 +28,8 @@ impl GatewayState {
             }
         };
         let first = cut(&mut self.cuttings, packet, how, 0);
-        let fill = fill(&self.output, &self.peers, place);
-        let Ok(first) = self.peers.seal(now, place, first, fill, &mut self.control) else {
+        let filled = fill(&self.output, &self.peers, place);
+        let Ok(first) = self.peers.seal(now, place, first, filled, &mut self.control) else {
             // Without a session they wait one by one, and are counted when they leave (R21).
             std::mem::drop(scope);
             for index in 0..info.segments as usize {
@@ -56,8 +56,8 @@ impl GatewayState {
         });
         for index in 1..info.segments as usize {
             let segment = cut(&mut self.cuttings, packet, how, index);
-            let fill = super::fill(&self.output, &self.peers, place);
-            match self.peers.seal(now, place, segment, fill, &mut self.control) {
+            let filled = fill(&self.output, &self.peers, place);
+            match self.peers.seal(now, place, segment, filled, &mut self.control) {
                 Ok(datagram) => self.output.udp.push(ToUdp {
                     datagram,
                     receipt: receipt(index),

@@ -7,6 +7,8 @@ mod tap;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use rustix::io::Errno;
+
 pub use self::memory::{MemoryTun, MemoryTunPeer};
 pub use self::offload::OffloadTun;
 pub use self::tap::TapTun;
@@ -52,6 +54,18 @@ pub fn create(name: &str, offload: bool) -> Result<Box<dyn Tun>, StartError> {
         return Ok(Box::new(tun));
     }
     Ok(Box::new(TapTun::create(name)?))
+}
+
+/// Why the kernel gives no device of this name.
+fn start_error(name: &str, error: io::Error) -> StartError {
+    match Errno::from_io_error(&error) {
+        Some(Errno::BUSY | Errno::EXIST) => StartError::InterfaceTaken { name: name.to_owned() },
+        Some(Errno::NOENT | Errno::NODEV | Errno::NXIO) => StartError::NoTun,
+        Some(Errno::PERM | Errno::ACCESS) => StartError::Privilege {
+            what: "create a TUN device",
+        },
+        Some(_) | None => StartError::system("create a TUN device")(error),
+    }
 }
 
 /// One packet a call.

@@ -10,9 +10,9 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::arena::Arena;
 use super::notices::Notices;
 use super::{StartError, TURN_BYTES};
-use crate::arena::Arena;
 use crate::ecn::Ecn;
 use crate::flow::record::OuterPath;
 use crate::gateway::{Receipt, ToUdp};

@@ -11,11 +11,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::TURN_BYTES;
+use super::arena::Arena;
 use super::handover::{BATCH, Batch, Handover, LINGER, MAX_BATCH};
 use super::tun::{READ_ROOM, Read, Tun};
 use super::udp::{Family, UdpPort};
 use super::wait::{Interest, Ready, Source, Waiter};
-use crate::arena::Arena;
 use crate::config::GatewayConfig;
 use crate::flow::record::{FlowRecord, Record, Timestamp};
 use crate::gateway::{GatewayState, Receipt};

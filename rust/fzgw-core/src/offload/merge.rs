@@ -11,10 +11,9 @@
 use std::io::{self, IoSlice};
 
 use super::checksum::{add, folded, get, ipv4_header, pseudo_header, put};
-use super::{
-    GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, IPV4_HEADER, IPV6_HEADER, Kind, MAX_PACKET, Offload, TCP, TCP_HEADER, UDP,
-    UDP_HEADER, VnetHeader,
-};
+use super::{GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, Kind, MAX_PACKET, Offload, TCP_HEADER, UDP_HEADER, VnetHeader};
+use crate::packet::protocol::{TCP, UDP};
+use crate::packet::{IPV4_MIN_HEADER, IPV6_HEADER};
 
 /// Segments of one item. Kernels before 6.12 take 64 of UDP, and 45 fill an item of full ones.
 pub const MAX_SEGMENTS: usize = 64;
@@ -305,7 +304,7 @@ fn look_at(packet: &[u8], offload: Offload) -> (Key, Option<Candidate>) {
         (key, None)
     };
     let (src, dst, protocol, ip_header, plain) = match packet.first().map(|first| first >> 4) {
-        Some(4) if packet.len() >= IPV4_HEADER => {
+        Some(4) if packet.len() >= IPV4_MIN_HEADER => {
             let whole = packet[0] == 0x45
                 && usize::from(get(packet, 2)) == packet.len()
                 && packet[6] & !DONT_FRAGMENT == 0
@@ -314,7 +313,7 @@ fn look_at(packet: &[u8], offload: Offload) -> (Key, Option<Candidate>) {
                 wide(&packet[12..16]),
                 wide(&packet[16..20]),
                 packet[9],
-                IPV4_HEADER,
+                IPV4_MIN_HEADER,
                 whole,
             )
         }
@@ -352,7 +351,7 @@ fn look_at(packet: &[u8], offload: Offload) -> (Key, Option<Candidate>) {
     };
     let right = |candidate: &Candidate| {
         candidate.payload > 0
-            && (ip_header != IPV4_HEADER || folded(&packet[..IPV4_HEADER]) == 0xffff)
+            && (ip_header != IPV4_MIN_HEADER || folded(&packet[..IPV4_MIN_HEADER]) == 0xffff)
             && add(pseudo_header(packet, protocol, transport.len()), folded(transport)) == 0xffff
     };
     (key, candidate.filter(right))

@@ -12,7 +12,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use super::checksum::{put, segment_checksums_are_right};
 use super::merge::{MAX_SEGMENTS, Merger};
 use super::split::{segment, segment_len};
-use super::{Arrived, IPV4_HEADER, IPV6_HEADER, Offload, VnetHeader, arrived};
+use super::{Arrived, Offload, VnetHeader, arrived};
+use crate::packet::{IPV4_MIN_HEADER, IPV6_HEADER};
 
 const CASES: u32 = 100;
 /// The source port of flows whose identifications stay the same.
@@ -197,10 +198,10 @@ impl Flow {
             header[39] = 9;
             return header;
         }
-        let mut header = vec![0; IPV4_HEADER];
+        let mut header = vec![0; IPV4_MIN_HEADER];
         header[0] = 0x45;
         header[1] = class;
-        put(&mut header, 2, (IPV4_HEADER + transport) as u16);
+        put(&mut header, 2, (IPV4_MIN_HEADER + transport) as u16);
         put(&mut header, 4, self.id);
         header[6] = if self.same_id() { 0x40 } else { 0 };
         if matches!(oddity, Oddity::Fragment) {
@@ -272,7 +273,7 @@ fn comparable(packet: &[u8]) -> Vec<u8> {
 /// What must not overtake: protocol and ports; none for what has no ports that can be read.
 fn flow_of(packet: &[u8]) -> (u8, Option<Vec<u8>>) {
     let (header, protocol, plain) = match packet[0] >> 4 {
-        4 => (IPV4_HEADER, packet[9], packet[6] & 0x3f == 0 && packet[7] == 0),
+        4 => (IPV4_MIN_HEADER, packet[9], packet[6] & 0x3f == 0 && packet[7] == 0),
         _ => (IPV6_HEADER, packet[6], true),
     };
     let ports = (plain && matches!(protocol, 6 | 17)).then(|| [&[protocol], &packet[header..header + 4]].concat());

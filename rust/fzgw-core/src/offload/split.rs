@@ -4,6 +4,7 @@ use bytes::BytesMut;
 
 use super::checksum::{add, folded, get, ipv4_header, put};
 use super::{Kind, Segmentation};
+use crate::packet::IPV6_HEADER;
 
 /// TCP flags that the last segment alone has: FIN and PSH.
 const LAST_ONLY: u8 = 0x01 | 0x08;
@@ -37,7 +38,7 @@ pub fn segment(packet: &[u8], how: &Segmentation, index: usize, out: &mut BytesM
         let sum = ipv4_header(&out[..ip_header]);
         put(out, 10, sum);
     } else {
-        put(out, 4, (len - 40) as u16);
+        put(out, 4, (len - IPV6_HEADER) as u16);
     }
 
     let transport = &mut out[ip_header..];

@@ -40,8 +40,7 @@ impl Json<'_> {
     /// `"key":{…}`
     #[inline(always)]
     pub(super) fn object(&mut self, key: &'static str, members: impl FnOnce(&mut Self)) {
-        self.key(key);
-        self.item(members);
+        self.object_shown(key, members);
     }
 
     /// `"key":[…]`, filled with [`Json::item`].

@@ -31,6 +31,15 @@ fn payload() -> Vec<u8> {
     (0..3_500u32).map(|at| (at * 7 % 251) as u8).collect()
 }
 
+/// A tunnel that is up, and a burst into it that has not left yet.
+fn with_a_burst() -> Lab {
+    let mut lab = Lab::new(1);
+    lab.send(0, &question(0));
+    let (packet, how) = burst(&payload());
+    lab.reply_at_once(&packet, &how);
+    lab
+}
+
 impl Lab {
     fn reply_at_once(&mut self, packet: &[u8], how: &Segmentation) {
         let now = self.moment();
@@ -51,10 +60,7 @@ impl Lab {
 /// R22: four datagrams travel, and four are counted, headers and all.
 #[test]
 fn r22_a_super_packet_travels_and_counts_as_its_segments() {
-    let mut lab = Lab::new(1);
-    lab.send(0, &question(0));
-    let (packet, how) = burst(&payload());
-    lab.reply_at_once(&packet, &how);
+    let mut lab = with_a_burst();
     let sent: Vec<usize> = lab
         .gateway
         .state
@@ -97,10 +103,7 @@ fn r21_a_super_packet_without_a_session_waits_as_its_segments() {
 /// Scenario 42: a segment that could not be sent is taken back, it alone.
 #[test]
 fn scenario_42_one_segment_that_cannot_be_sent_is_taken_back_alone() {
-    let mut lab = Lab::new(1);
-    lab.send(0, &question(0));
-    let (packet, how) = burst(&payload());
-    lab.reply_at_once(&packet, &how);
+    let mut lab = with_a_burst();
     let last = lab.gateway.state.output.udp.pop().expect("four datagrams");
     lab.gateway.state.not_written(last.receipt);
     lab.settle();

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Read, Tun};
+use super::{Read, Tun, start_error};
 use crate::gateway::{Receipt, ToTun};
 use crate::io::StartError;
 use crate::offload::merge::Merger;
@@ -34,12 +34,12 @@ impl OffloadTun {
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::open("/dev/net/tun", flags, Mode::empty())
             .map(File::from)
-            .map_err(|error| start_error(name, error))?;
+            .map_err(|error| start_error(name, error.into()))?;
         match attach(&file, name) {
             Ok(()) => {}
             // A kernel without the header or without exclusive creation.
             Err(Errno::INVAL) => return Ok(None),
-            Err(error) => return Err(start_error(name, error)),
+            Err(error) => return Err(start_error(name, error.into())),
         }
         let Some(offload) = probe(&file) else {
             return Ok(None);
@@ -58,17 +58,6 @@ fn probe(file: &File) -> Option<Offload> {
     [(CHECKSUM | TSO | USO, Offload::TsoUso), (CHECKSUM | TSO, Offload::Tso)]
         .into_iter()
         .find_map(|(flags, offload)| set_offload(file, flags).is_ok().then_some(offload))
-}
-
-fn start_error(name: &str, error: Errno) -> StartError {
-    match error {
-        Errno::BUSY | Errno::EXIST => StartError::InterfaceTaken { name: name.to_owned() },
-        Errno::NOENT | Errno::NODEV | Errno::NXIO => StartError::NoTun,
-        Errno::PERM | Errno::ACCESS => StartError::Privilege {
-            what: "create a TUN device",
-        },
-        error => StartError::system("create a TUN device")(error.into()),
-    }
 }
 
 /// Makes the device: TUN, no packet information, the header, and only if there is none of this name.
@@ -108,9 +97,7 @@ fn outcome(result: c_int) -> Result<(), Errno> {
     if result == 0 {
         return Ok(());
     }
-    Err(io::Error::last_os_error()
-        .raw_os_error()
-        .map_or(Errno::IO, Errno::from_raw_os_error))
+    Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO))
 }
 
 impl Tun for OffloadTun {

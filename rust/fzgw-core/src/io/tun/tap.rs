@@ -7,7 +7,7 @@ use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketType};
 use tun_tap::{Iface, Mode};
 
-use super::{Read, Tun, write_each};
+use super::{Read, Tun, start_error, write_each};
 use crate::gateway::{Receipt, ToTun};
 use crate::io::StartError;
 use crate::offload::Arrived;
@@ -20,23 +20,13 @@ pub struct TapTun {
 impl TapTun {
     /// Creates a device of this name, which must not exist yet.
     pub fn create(name: &str) -> Result<Self, StartError> {
-        let taken = || StartError::InterfaceTaken { name: name.to_owned() };
         // An existing persistent device would be joined without an error, so look first.
         let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)
             .map_err(|error| StartError::system("open a socket")(error.into()))?;
         if rustix::net::netdevice::name_to_index(&socket, name).is_ok() {
-            return Err(taken());
+            return Err(StartError::InterfaceTaken { name: name.to_owned() });
         }
-        let iface = Iface::without_packet_info(name, Mode::Tun).map_err(|error| match error.raw_os_error() {
-            Some(code) if code == rustix::io::Errno::BUSY.raw_os_error() => taken(),
-            _ => match error.kind() {
-                io::ErrorKind::NotFound => StartError::NoTun,
-                io::ErrorKind::PermissionDenied => StartError::Privilege {
-                    what: "create a TUN device",
-                },
-                _ => StartError::system("create a TUN device")(error),
-            },
-        })?;
+        let iface = Iface::without_packet_info(name, Mode::Tun).map_err(|error| start_error(name, error))?;
         let tun = Self { iface };
         rustix::fs::fcntl_setfl(tun.poll_fd(), OFlags::NONBLOCK | OFlags::RDWR)
             .map_err(|error| StartError::system("set up the TUN device")(error.into()))?;

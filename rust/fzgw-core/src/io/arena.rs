@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 /// A region of memory for reads.
-pub(crate) struct Arena {
+pub(super) struct Arena {
     free: BytesMut,
     size: usize,
     /// The longest single read.
@@ -12,7 +12,7 @@ pub(crate) struct Arena {
 
 impl Arena {
     /// An arena of `size` bytes that always has `room` for the next read.
-    pub(crate) fn new(size: usize, room: usize) -> Self {
+    pub(super) fn new(size: usize, room: usize) -> Self {
         debug_assert!(size >= room);
         Self {
             free: BytesMut::new(),
@@ -22,7 +22,7 @@ impl Arena {
     }
 
     /// Where the next read goes.
-    pub(crate) fn room(&mut self) -> &mut [u8] {
+    pub(super) fn room(&mut self) -> &mut [u8] {
         if self.free.len() < self.room {
             // Where no piece is left, this takes the same memory from its start; else it allocates, and the old
             // region goes with its last piece. Zeroing costs each byte that was read one byte written.
@@ -34,7 +34,7 @@ impl Arena {
     }
 
     /// The first `len` bytes of what was read, in `capacity` bytes of room to grow.
-    pub(crate) fn take(&mut self, len: usize, capacity: usize) -> BytesMut {
+    pub(super) fn take(&mut self, len: usize, capacity: usize) -> BytesMut {
         let mut piece = self.free.split_to(capacity.max(len).min(self.free.len()));
         piece.truncate(len);
         piece
