@@ -58,6 +58,7 @@ iperf3      iperf3            iperf3           iperf3
 dig         dnsutils          bind-utils       bind
 dnsmasq     dnsmasq-base      dnsmasq          dnsmasq
 tcpdump     tcpdump           tcpdump          tcpdump
+tshark      tshark            wireshark-cli    wireshark-cli
 ethtool     ethtool           ethtool          ethtool
 shellcheck  shellcheck        ShellCheck       shellcheck
 shfmt       shfmt             shfmt            shfmt
@@ -117,7 +118,7 @@ perf        linux-perf        perf             perf"
 
 # need_laboratory: `need` for what the end-to-end tests use.
 need_laboratory() {
-    need cc dig dnsmasq ethtool ip iperf3 nft ping sysctl tcpdump wg
+    need cc dig dnsmasq ethtool ip iperf3 nft ping sysctl tcpdump tshark wg
 }
 
 # wireguard_go: builds the client of the end-to-end tests into build/bin, once.

@@ -12,9 +12,6 @@
 //! *Memory.* Flows are fixed-size slots in chunks ([`slab`]), found by an open-addressing index of tag and slot
 //! ([`index`]) and timed by a wheel of buckets ([`wheel`]) that is only looked at where something is due. What few
 //! flows have (a second path, a number of records) is kept beside the slot.
-//!
-//! Still to come, each in its own file beside these: TCP history and `conn_state` (R10), fragments that find their
-//! flow (R15), open and update records (R18, R19).
 
 pub mod community;
 pub mod current;
@@ -52,5 +49,5 @@ pub use limits::{Limits, Purpose};
 pub use lookahead::LOOKAHEAD;
 pub use paths::PathId;
 pub use record::{Directory, FlowRecord, NameId, PeerId, Record, Standing, Timestamp, Verdict};
-pub use table::FlowTable;
+pub use table::{FlowTable, Passed};
 pub use takeback::Counted;

@@ -6,6 +6,7 @@
 
 mod gate;
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -139,6 +140,8 @@ pub struct Peer {
     /// The flow engine's number of `path`, once a packet used it.
     pub path_id: Option<PathId>,
     config: PeerConfig,
+    /// The last address that was found to be its own: it has few, and asking the prefixes for each packet shows.
+    own: Cell<Option<IpAddr>>,
     tunn: Tunn,
     /// Receiver indexes that may be the tunnel's; the library says which still are.
     indexes: Vec<u32>,
@@ -244,6 +247,9 @@ impl PeerTable {
                 };
             }
         }
+        for peer in self.peers.iter().flatten() {
+            peer.own.set(None);
+        }
         (gone, left)
     }
 
@@ -269,6 +275,19 @@ impl PeerTable {
             IpAddr::V6(v6) => self.routes6.get_lpm(&Ipv6Net::from(v6)).map(|(_, place)| *place),
         };
         place.map(Place)
+    }
+
+    /// Whether this is an address of the peer in `place`, as [`PeerTable::route`] says it.
+    pub fn is_own(&self, place: Place, address: IpAddr) -> bool {
+        let Some(peer) = self.get(place) else { return false };
+        if peer.own.get() == Some(address) {
+            return true;
+        }
+        let is_own = self.route(address) == Some(place);
+        if is_own {
+            peer.own.set(Some(address));
+        }
+        is_own
     }
 
     /// Takes a datagram from the UDP port. Answers of the protocol go to `out`.
@@ -595,6 +614,7 @@ impl PeerTable {
             path: config.endpoint.map(|remote| self.path_to(remote)),
             path_id: None,
             config: config.clone(),
+            own: Cell::new(None),
             tunn,
             indexes: Vec::new(),
             waiting: VecDeque::new(),

@@ -7,6 +7,7 @@
 
 mod clock;
 mod legs;
+mod parsed;
 pub mod reading;
 #[cfg(test)]
 mod tests;
@@ -17,19 +18,22 @@ use std::sync::Arc;
 
 use self::clock::PacketClock;
 use self::legs::{Legs, Mark};
-use crate::capture::{Frame, NotIp, ip_packet};
+use self::parsed::Content;
+use crate::capture::Frame;
 use crate::config::GatewayConfig;
-use crate::flow::current::{record_packet, record_path, record_peer, record_standing};
+use crate::flow::current::{record_path, record_peer};
 use crate::flow::record::{EndReason, GatewayInfo, PeerInfo, Standing, Verdict};
 use crate::flow::{
-    Directory, FlowLedger, FlowRecord, FlowTable, Limits, PacketScope, PathId, PeerId, Purpose, Record, Side, Timestamp,
+    Directory, FlowLedger, FlowRecord, FlowTable, Limits, PacketScope, Passed, PathId, PeerId, Purpose, Record, Side,
+    Timestamp,
 };
 use crate::gateway::checks::{Stop, check_from_peer, check_to_peer, route_to_peer};
-use crate::packet::{PacketInfo, Transport, Unreadable};
+use crate::packet::{PacketInfo, Transport};
 use crate::peers::{PeerTable, peer_info};
 use crate::policy::{Names, Policy};
 use crate::stats::{Drop, Stats};
 
+pub use parsed::Parsed;
 pub use reading::{Progress, Replay, ReplayResult};
 
 /// Timers are looked at so often, in nanoseconds of the packets' clock.
@@ -165,7 +169,13 @@ impl ReplayState {
 
     /// Takes a frame. Call [`ReplayState::handle_timers`] before it with its time.
     pub fn handle_frame(&mut self, frame: &Frame<'_>) {
-        self.handle_parsed(&Parsed::of(frame));
+        let (parsed, mark) = Parsed::of(frame, self.wants_marks());
+        self.handle_parsed(&parsed, mark.as_ref());
+    }
+
+    /// Whether packets from peer to peer have to be told from each other.
+    pub fn wants_marks(&self) -> bool {
+        self.peers.is_some()
     }
 
     /// Fetches what the first [`LOOKAHEAD`](crate::flow::LOOKAHEAD) of these frames will need. With peers a packet's
@@ -174,18 +184,18 @@ impl ReplayState {
         if self.peers.is_none() {
             self.flows
                 .look_ahead(frames.iter().filter_map(|frame| match &frame.content {
-                    Content::Packet(info, _) => Some((PeerId::NOBODY, side_without_peers(info), info)),
-                    Content::Malformed { .. } | Content::NotIp(_) => None,
+                    Content::Packet(info) => Some((PeerId::NOBODY, side_without_peers(info), info)),
+                    Content::Malformed(_) | Content::NotIp(_) => None,
                 }));
         }
     }
 
-    /// Takes a frame that was parsed already.
-    pub fn handle_parsed(&mut self, parsed: &Parsed) {
+    /// Takes a frame that was parsed already, with its mark where [`ReplayState::wants_marks`] asks for one.
+    pub fn handle_parsed(&mut self, parsed: &Parsed, mark: Option<&Mark>) {
         self.frames += 1;
         match &parsed.content {
-            Content::Packet(info, mark) => self.pass(info, mark),
-            Content::Malformed { bytes } => {
+            Content::Packet(info) => self.pass(info, mark),
+            Content::Malformed(bytes) => {
                 self.stats.side(Side::FromPeer).received.add(*bytes);
                 self.stats.drop_packet(Side::FromPeer, Drop::Malformed, *bytes);
             }
@@ -252,7 +262,7 @@ impl ReplayState {
         }
     }
 
-    fn pass(&mut self, info: &PacketInfo, mark: &Mark) {
+    fn pass(&mut self, info: &PacketInfo, mark: Option<&Mark>) {
         let (side, checked) = match &mut self.peers {
             None => {
                 let side = side_without_peers(info);
@@ -262,7 +272,7 @@ impl ReplayState {
                 let place = peers.table.route(info.src);
                 let to = route_to_peer(&peers.table, info.dst);
                 // From peer to peer a packet crosses the device twice.
-                let second = place.is_some() && to.is_some() && peers.legs.is_second(mark);
+                let second = place.is_some() && to.is_some() && mark.is_some_and(|mark| peers.legs.is_second(mark));
                 let side = if place.is_some() && !second {
                     Side::FromPeer
                 } else {
@@ -289,41 +299,6 @@ impl ReplayState {
             Err(Stop::Drop(reason)) => self.stats.drop_packet(side, reason, len),
             // The gateway would have held it; a capture of what it forwarded has the first fragment before.
             Err(Stop::Hold) => self.stats.drop_packet(side, Drop::Fragment, len),
-        }
-    }
-}
-
-/// What is known of one frame: all that the engine needs, so that reading and counting may be two threads' work.
-#[derive(Debug, Clone)]
-pub struct Parsed {
-    /// Nanoseconds since the Unix epoch.
-    pub time: u64,
-    content: Content,
-}
-
-#[derive(Debug, Clone)]
-enum Content {
-    Packet(PacketInfo, Mark),
-    Malformed { bytes: u64 },
-    NotIp(NotIp),
-}
-
-impl Parsed {
-    /// Parses a frame.
-    pub fn of(frame: &Frame<'_>) -> Self {
-        let content = match ip_packet(frame) {
-            Ok(ip) => match PacketInfo::parse_captured(ip.bytes, ip.wire_len) {
-                Ok(info) => Content::Packet(info, Mark::of(ip.bytes)),
-                Err(Unreadable::Cut) => Content::NotIp(NotIp::Cut),
-                Err(Unreadable::Malformed) => Content::Malformed {
-                    bytes: ip.wire_len as u64,
-                },
-            },
-            Err(reason) => Content::NotIp(reason),
-        };
-        Self {
-            time: frame.time,
-            content,
         }
     }
 }
@@ -375,12 +350,15 @@ fn check_without_peers(flows: &mut FlowTable, side: Side, info: &PacketInfo, now
     if info.transport == Transport::Redirect {
         return Err(Stop::Drop(Drop::Redirect));
     }
-    let scope = PacketScope::begin(flows, side, now);
-    record_peer(PeerId::NOBODY);
-    record_path(PathId::NONE);
-    record_packet(info);
-    record_standing(ALLOWED);
-    std::mem::drop(scope);
+    // Nothing of it is spread over layers, so it need not be gathered.
+    let passed = Passed {
+        peer: PeerId::NOBODY,
+        side,
+        packet: info,
+        standing: ALLOWED,
+        path: PathId::NONE,
+    };
+    flows.count_passed(passed, now);
     Ok(())
 }
 

@@ -312,14 +312,15 @@ impl FlowTable {
         if !self.tracks() {
             return;
         }
+        let side = facts.side;
         match standing.verdict {
-            Verdict::Deny => self.deny(peer, facts.side, packet, standing, now),
+            Verdict::Deny => self.deny(peer, side, packet, standing, now),
             Verdict::Allow => {
                 let Some(path) = facts.path else { return };
                 self.pass(
                     Passed {
                         peer,
-                        side: facts.side,
+                        side,
                         packet,
                         standing,
                         path,
@@ -327,6 +328,14 @@ impl FlowTable {
                     now,
                 );
             }
+        }
+    }
+
+    /// Counts a packet that was passed on, of which everything is known at once.
+    pub fn count_passed(&mut self, passed: Passed<'_>, now: Timestamp) {
+        self.begin_packet();
+        if self.tracks() {
+            self.pass(passed, now);
         }
     }
 
@@ -565,12 +574,17 @@ fn deadline(limits: &Limits, purpose: Purpose, slab: &Slab, slot: u32) -> u64 {
 
 /// A packet that was passed on.
 #[derive(Clone, Copy)]
-pub(super) struct Passed<'a> {
-    pub(super) peer: PeerId,
-    pub(super) side: Side,
-    pub(super) packet: &'a PacketInfo,
-    pub(super) standing: Standing,
-    pub(super) path: PathId,
+pub struct Passed<'a> {
+    /// Whose it is.
+    pub peer: PeerId,
+    /// Which way it travels.
+    pub side: Side,
+    /// What it is.
+    pub packet: &'a PacketInfo,
+    /// Why it was let pass.
+    pub standing: Standing,
+    /// Its outer path.
+    pub path: PathId,
 }
 
 pub(super) fn from_initiator(flow: &Slot, side: Side) -> bool {

@@ -31,7 +31,7 @@ pub(crate) fn check_from_peer(
     info: &PacketInfo,
 ) -> Result<(), Stop> {
     let peer = peers.get(place).ok_or(Drop::NoPeer)?;
-    if peers.route(info.src) != Some(place) {
+    if !peers.is_own(place, info.src) {
         return Err(Stop::Drop(Drop::Spoofed));
     }
     check_kind(policy, info)?;

@@ -307,6 +307,31 @@ fn scenario_24_a_peer_that_lies_about_its_source_opens_nothing() {
     assert_eq!(lab.shut_down().len(), 1);
 }
 
+/// R2: an address that a reload gave to another peer, by a longer prefix or altogether, is no longer the old one's,
+/// however many packets came from it before.
+#[test]
+fn r2_an_address_that_moved_is_the_old_peers_no_longer() {
+    let mut lab = Lab::new(2);
+    for _ in 0..3 {
+        lab.send(0, &question(0));
+    }
+    let longer = vec![
+        peer("client-0", 1, "100.64.0.0/24"),
+        peer("client-1", 2, "100.64.0.2/32"),
+    ];
+    let other = vec![
+        peer("client-0", 1, "100.64.0.9/32"),
+        peer("client-1", 2, "100.64.0.2/32"),
+    ];
+    for (times, peers) in [longer, other].into_iter().enumerate() {
+        let new = GatewayConfig { peers, ..config() };
+        lab.gateway.state.reconfigure(&new);
+        lab.send(0, &question(0));
+        assert_eq!(lab.dropped(Side::FromPeer, Drop::Spoofed), times as u64 + 1);
+    }
+    assert_eq!(lab.gateway.packets.len(), 3);
+}
+
 /// R24, scenario 18: a peer that roams keeps its flow, and its replies find it.
 #[test]
 fn scenario_18_a_roaming_peer_keeps_its_flow_and_is_found() {

@@ -34,8 +34,8 @@ impl Legs {
 }
 
 /// What tells a packet from others on both legs, and the hop limit, which a router lowers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mark {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mark {
     hops: u8,
     /// IPv4: length, identification and fragment offset. IPv6: traffic class, flow label and length.
     header: [u8; 6],

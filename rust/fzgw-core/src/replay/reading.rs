@@ -9,8 +9,9 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::legs::Mark;
 use super::{Parsed, ReplayLedger, ReplayOptions, ReplayState};
-use crate::capture::CaptureReader;
+use crate::capture::{CaptureReader, Frame};
 use crate::flow::{LOOKAHEAD, Record};
 use crate::io::handover::Batch;
 
@@ -84,7 +85,8 @@ impl Replay {
             shared: shared.clone(),
             chunks: chunk_sender,
             spent,
-            chunk: Vec::new(),
+            chunk: Frames::default(),
+            wants_marks: state.wants_marks(),
         };
         let counter = Counter {
             state,
@@ -166,16 +168,40 @@ fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// Frames in order, or why there are no more.
-type Chunk = Result<Vec<Parsed>, String>;
+/// Frames in order.
+#[derive(Default)]
+struct Frames {
+    parsed: Vec<Parsed>,
+    /// One each, or none at all where nobody asks for them.
+    marks: Vec<Mark>,
+}
+
+impl Frames {
+    fn push(&mut self, frame: &Frame<'_>, wants_mark: bool) {
+        let (parsed, mark) = Parsed::of(frame, wants_mark);
+        self.parsed.push(parsed);
+        if wants_mark {
+            self.marks.push(mark.unwrap_or_default());
+        }
+    }
+
+    fn clear(&mut self) {
+        self.parsed.clear();
+        self.marks.clear();
+    }
+}
+
+/// Frames, or why there are no more.
+type Chunk = Result<Frames, String>;
 
 /// The thread that reads files and parses frames.
 struct Reader {
     shared: Arc<Shared>,
     chunks: Sender<Chunk>,
     /// Chunks that come back empty.
-    spent: Receiver<Vec<Parsed>>,
-    chunk: Vec<Parsed>,
+    spent: Receiver<Frames>,
+    chunk: Frames,
+    wants_marks: bool,
 }
 
 /// Nobody takes what is read any more, or it was stopped.
@@ -231,9 +257,9 @@ impl Reader {
         });
         let mut reader = CaptureReader::open(source).map_err(|error| fault(&error))?;
         while let Some(frame) = reader.next_frame().map_err(|error| fault(&error))? {
-            self.chunk.push(Parsed::of(&frame));
+            self.chunk.push(&frame, self.wants_marks);
             // What is there is not kept waiting while a slow source is asked for more.
-            if self.chunk.len() == CHUNK || reader.is_drained() {
+            if self.chunk.parsed.len() == CHUNK || reader.is_drained() {
                 self.send()?;
             }
         }
@@ -244,10 +270,10 @@ impl Reader {
         if self.shared.stopped.load(Ordering::Relaxed) {
             return Err(Stopped);
         }
-        if self.chunk.is_empty() {
+        if self.chunk.parsed.is_empty() {
             return Ok(());
         }
-        let next = self.spent.try_recv().unwrap_or_else(|_| Vec::with_capacity(CHUNK));
+        let next = self.spent.try_recv().unwrap_or_default();
         let chunk = std::mem::replace(&mut self.chunk, next);
         self.chunks.send(Ok(chunk)).map_err(|_| Stopped)
     }
@@ -259,7 +285,7 @@ struct Counter {
     shared: Arc<Shared>,
     sender: Sender<Batch>,
     chunks: Receiver<Chunk>,
-    spent: Sender<Vec<Parsed>>,
+    spent: Sender<Frames>,
     /// The packets' time at the last handover.
     handed_over: u64,
 }
@@ -292,14 +318,15 @@ impl Counter {
         *self.shared.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
     }
 
-    fn count(&mut self, mut frames: Vec<Parsed>) -> Result<(), Stopped> {
-        for group in frames.chunks(LOOKAHEAD) {
+    fn count(&mut self, mut frames: Frames) -> Result<(), Stopped> {
+        let mut marks = frames.marks.iter();
+        for group in frames.parsed.chunks(LOOKAHEAD) {
             self.state.look_ahead(group);
             for frame in group {
                 while self.state.handle_timers(frame.time) {
                     self.hand_over_batches(frame.time)?;
                 }
-                self.state.handle_parsed(frame);
+                self.state.handle_parsed(frame, marks.next());
                 self.hand_over_batches(frame.time)?;
             }
         }
