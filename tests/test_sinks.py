@@ -34,6 +34,11 @@ def opened(fd: int) -> StdoutSink:
     return sink
 
 
+def give(sink: Sink, text: bytes) -> None:
+    """Gives the sink lines, as the gateway does."""
+    sink.write(text, text.count(b"\n"))
+
+
 def lines(count: int, size: int = 900) -> bytes:
     """So many lines of so many bytes, numbered."""
     return b"".join(f"{number:0{size - 1}}\n".encode() for number in range(count))
@@ -44,7 +49,7 @@ def test_lines_are_written_as_they_are(tmp_path: Path) -> None:
     with (tmp_path / "out").open("wb") as file:
         sink: Sink = opened(file.fileno())
         for part in (lines(3), b"", lines(1000)):
-            sink.write(part)
+            give(sink, part)
             assert sink.flush(1.0)
         sink.close()
     assert (tmp_path / "out").read_bytes() == lines(3) + lines(1000)
@@ -56,7 +61,7 @@ def test_a_slow_reader_does_not_hold_up_flush(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     sink = opened(writer)
     sent = lines(1000)
-    sink.write(sent)
+    give(sink, sent)
     start = time.monotonic()
     assert not sink.flush(0.05)
     assert 0.04 < time.monotonic() - start < 1.0
@@ -77,7 +82,7 @@ def test_what_a_pipe_holds_are_whole_lines(pipe: tuple[int, int]) -> None:
     """Cut short at any moment, the stream ends with a whole line, and the ledger knows which."""
     reader, writer = pipe
     sink = opened(writer)
-    sink.write(lines(1000, size=1000))
+    give(sink, lines(1000, size=1000))
     assert not sink.flush(0.0)
     sink.close()
     held = os.read(reader, 1 << 20)
@@ -91,7 +96,7 @@ def test_a_line_longer_than_a_pipe_takes_at_once(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     sink = opened(writer)
     sent = lines(1, size=10_000) + lines(2, size=5000)
-    sink.write(sent)
+    give(sink, sent)
     assert sink.flush(1.0)
     assert os.read(reader, 1 << 20) == sent
     assert sink.counts == SinkCounts(rendered=3, delivered=3)
@@ -101,9 +106,9 @@ def test_writes_while_lines_wait_keep_their_order(pipe: tuple[int, int]) -> None
     """Nothing is lost or turned round when more comes before the rest has gone, in mid-line too."""
     reader, writer = pipe
     sink = opened(writer)
-    sink.write(lines(40, size=7000))
+    give(sink, lines(40, size=7000))
     assert not sink.flush(0.0)
-    sink.write(b"last\n")
+    give(sink, b"last\n")
     received = b""
     while not sink.flush(0.0):
         received += os.read(reader, 1 << 16)
@@ -115,12 +120,12 @@ def test_a_closed_pipe_is_said_once_and_counted(pipe: tuple[int, int]) -> None:
     """R27: a closed stdout pipe stops nothing: said once, every later record refused, the ledger balanced (L3)."""
     reader, writer = pipe
     sink = opened(writer)
-    sink.write(lines(5))
+    give(sink, lines(5))
     assert sink.flush(1.0)
     os.close(reader)
     with capture_logs() as log:
         for _ in range(3):
-            sink.write(lines(10))
+            give(sink, lines(10))
             assert sink.flush(1.0)
     assert [(entry["event"], entry["sink"], entry["reason"]) for entry in log] == [
         ("sink_closed", "stdout", "Broken pipe")
@@ -137,16 +142,16 @@ def test_a_full_disk_may_pass(tmp_path: Path) -> None:
         sink = opened(file.fileno())
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (2500, hard))  # ends within the third line
-            sink.write(lines(5, size=1000))
+            give(sink, lines(5, size=1000))
             assert sink.flush(1.0)
             assert sink.counts == SinkCounts(rendered=5, delivered=2, waiting=1, refused=2)
-            sink.write(lines(4, size=1000))
+            give(sink, lines(4, size=1000))
             assert sink.flush(1.0)
             assert sink.counts == SinkCounts(rendered=9, delivered=2, waiting=1, refused=6)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
             signal.signal(signal.SIGXFSZ, before)
-        sink.write(b"back\n")
+        give(sink, b"back\n")
         assert sink.flush(1.0)
     assert [entry["event"] for entry in log] == ["sink_failing", "sink_works_again"]
     assert (tmp_path / "out").read_bytes() == lines(3, size=1000) + b"back\n"
@@ -158,7 +163,7 @@ def test_a_descriptor_made_non_blocking_by_others(pipe: tuple[int, int]) -> None
     reader, writer = pipe
     os.set_blocking(writer, False)
     sink = opened(writer)
-    sink.write(lines(500))
+    give(sink, lines(500))
     assert not sink.flush(0.05)
     received = b""
     while not sink.flush(0.0):

@@ -324,7 +324,7 @@ class App:
             lines = batch.ocsf(self._sequence, errors)
             self._sequence += self._in_hand
             for sink in self._sinks:
-                sink.write(lines)
+                sink.write(lines, self._in_hand)
         self._in_hand = 0
         for sink in self._sinks:
             while not sink.flush(POLL) and self._cut is None:

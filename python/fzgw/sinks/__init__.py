@@ -42,8 +42,8 @@ class Sink(Protocol):
     def open(self) -> None:
         """Gets ready. Raises `SinkError`."""
 
-    def write(self, lines: bytes) -> None:
-        """Takes whole lines, one record each, every one ended by a newline. Never waits."""
+    def write(self, lines: bytes, records: int) -> None:
+        """Takes so many records: whole lines, one each, every one ended by a newline. Never waits."""
 
     def flush(self, timeout: float) -> bool:
         """Passes on what is waiting, for at most `timeout` seconds. False when the receiver was too slow for all of

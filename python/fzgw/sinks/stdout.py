@@ -56,26 +56,27 @@ class StdoutSink:
             self._chunk = 1 << 20
         self._poll.register(self._fd, select.POLLOUT)
 
-    def write(self, lines: bytes) -> None:
-        """Takes whole lines, one record each."""
-        records = lines.count(b"\n")
+    def write(self, lines: bytes, records: int) -> None:
+        """Takes whole lines, one record each, so many of them."""
         self.counts.rendered += records
         if self._gone:
             self.counts.refused += records
             return
         self.counts.waiting += records
-        self._pending = self._pending[self._offset :] + lines
+        rest = self._pending[self._offset :]
+        self._pending = rest + lines if rest else lines
         self._offset = 0
 
     def flush(self, timeout: float) -> bool:
         """Writes what is waiting, for at most `timeout` seconds; False when the reader was too slow for all of it."""
         deadline = time.monotonic() + timeout
-        while self._offset < len(self._pending):
+        pending = memoryview(self._pending)
+        while self._offset < len(pending):
             left = deadline - time.monotonic()
             if not self._poll.poll(max(0.0, left) * 1000):
                 return False
             try:
-                written = os.write(self._fd, self._pending[self._offset : self._chunk_end()])
+                written = os.write(self._fd, pending[self._offset : self._chunk_end()])
             except BlockingIOError:
                 if left <= 0:
                     return False
@@ -98,10 +99,12 @@ class StdoutSink:
         return end or self._offset + self._chunk
 
     def _advance(self, written: int) -> None:
-        delivered = self._pending.count(b"\n", self._offset, self._offset + written)
+        start, self._offset = self._offset, self._offset + written
+        # Usually all of it went. Counting lines is a walk over every byte.
+        whole = self._offset == len(self._pending)
+        delivered = self.counts.waiting if whole else self._pending.count(b"\n", start, self._offset)
         self.counts.delivered += delivered
         self.counts.waiting -= delivered
-        self._offset += written
         self._mid_line = self._pending[self._offset - 1] != _NEWLINE
         if self._failing:
             self._failing = False

@@ -14,7 +14,7 @@ use crate::stats::RecordStats;
 /// Records and openings that may wait for Python: about 25 MB.
 pub const MAX_QUEUED: usize = 65_536;
 /// A batch is handed over at this size, or when its first record has waited for [`LINGER`].
-pub(super) const BATCH: usize = 1024;
+pub(super) const BATCH: usize = 256;
 /// The largest batch: where thousands of flows end in one turn, the queue takes what it can of them.
 pub(super) const MAX_BATCH: usize = 4096;
 /// How long a record waits for others, in nanoseconds.
