@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from fzgw.cli import main
 from fzgw.config import Config, load
 from fzgw.config.values import key_text
 from fzgw.handlers import HandlerError
+from fzgw.remarks import Remarks
 from fzgw.sinks import SinkError
 from fzgw.sinks.stdout import StdoutSink
 from fzgw.testing import Client
@@ -58,13 +59,17 @@ class Batch:
     def __iter__(self) -> Iterator[Record]:
         return iter(self._records)
 
-    def ocsf(self, sequence: int, handler_errors: dict[int, str] | None = None) -> bytes:
-        """One line a record."""
-        lines = []
+    def render(self, format: str, sequence: int, remarks: Mapping[int, Remarks] | None = None) -> tuple[bytes, int]:
+        """One line a record that is not omitted."""
+        assert format == "ocsf"
+        lines: list[bytes] = []
         for index, record in enumerate(self._records):
-            line = {"sequence": sequence + index, "uid": record.uid, "error": (handler_errors or {}).get(index)}
-            lines.append(json.dumps(line).encode() + b"\n")
-        return b"".join(lines)
+            said = (remarks or {}).get(index, Remarks())
+            if said.omit:
+                continue
+            line = {"sequence": sequence + len(lines), "uid": record.uid, "error": said.handler_error}
+            lines.append(json.dumps(line | dict(said.annotations)).encode() + b"\n")
+        return b"".join(lines), len(lines)
 
 
 class Engine:
@@ -464,6 +469,29 @@ class TestRecords:
         assert lab.app(engine, flow_logs=True, stdout=stdout.sink).run() == 0
         assert [(line["sequence"], line["uid"]) for line in stdout.read()] == list(enumerate("abcdef", start=1))
 
+    def test_what_a_handler_omits_takes_no_number(self, lab: Laboratory, stdout: Stdout, log: list[Any]) -> None:
+        """L3, L4: it is in the books as omitted, and the lines that there are have no hole in their numbers."""
+        lab.handlers("import fzgw\ndef h(flow):\n    if flow.uid in 'bd': return fzgw.omit(flow)\n")
+        lab.write('[[handlers]]\nload = "handlers.py:h"\n')
+        engine = Engine(Batch("a", "b"), Batch("c"), term, after_stop=[Batch("d", "e")])
+        assert lab.app(engine, flow_logs=True, stdout=stdout.sink).run() == 0
+        assert [(line["sequence"], line["uid"]) for line in stdout.read()] == list(enumerate("ace", start=1))
+        [stopped] = events(log, "gateway_stopped")
+        assert (stopped["rendered"], stopped["omitted"], stopped["balanced"]) == (3, 2, True)
+
+    def test_an_annotation_is_on_the_line(self, lab: Laboratory, stdout: Stdout) -> None:
+        """Also on records that come after a reload, whose handlers are others."""
+        code = "import fzgw\nclass N(fzgw.FlowHandler):\n    def on_open(self, flow): return fzgw.annotate(flow, n=7)\n"
+        lab.handlers(code)
+        lab.write('[[handlers]]\nload = "handlers.py:N"\n')
+
+        def without() -> None:
+            lab.write()
+
+        engine = Engine(Batch("a", opened=["a", "b"]), without, hup, Batch("b", "c"), term)
+        assert lab.app(engine, flow_logs=True, stdout=stdout.sink).run() == 0
+        assert [line.get("n") for line in stdout.read()] == [7, 7, None]
+
     def test_a_failing_handler_costs_no_record(self, lab: Laboratory, stdout: Stdout) -> None:
         """The record goes on, with the text of the error."""
         lab.handlers("def h(flow):\n    if flow.uid == 'b': raise ValueError('no')\n")
@@ -741,8 +769,10 @@ class TestStatistics:
         assert seen[1] == {
             **engine.stats(),
             "rendered": 2,
+            "omitted": 0,
             "sinks": {"stdout": {"rendered": 2, "delivered": 2, "waiting": 0, "refused": 0}},
             "handlers": [],
+            "remarks": {"flows": 0, "forgotten": 0},
         }
         assert sorted(path.name for path in lab.folder.iterdir() if "stats" in path.name) == []
 

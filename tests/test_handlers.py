@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from fzgw import FlowHandler
+from fzgw import FlowHandler, annotate, omit
 from fzgw.handlers import (
     ERRORS_IN_A_ROW,
     SUSPENSION,
@@ -22,6 +23,7 @@ from fzgw.handlers import (
     load_handler,
     load_handlers,
 )
+from fzgw.remarks import Remarks
 
 
 @dataclass
@@ -45,6 +47,11 @@ class Batch:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.records)
+
+
+def errors_of(said: Mapping[int, Remarks]) -> dict[int, str | None]:
+    """What records are told of errors."""
+    return {index: remarks.handler_error for index, remarks in said.items()}
 
 
 class Clock:
@@ -184,8 +191,8 @@ class TestLoading:
         before = load_handlers([("handlers.py:h", base)])
         handler_file("def h(flow): raise ValueError('new')\n")
         after = load_handlers([("handlers.py:h", base)])
-        assert before.run(Batch([Record()])) == {0: "h: ValueError: old"}
-        assert after.run(Batch([Record()])) == {0: "h: ValueError: new"}
+        assert errors_of(before.run(Batch([Record()]))) == {0: "h: ValueError: old"}
+        assert errors_of(after.run(Batch([Record()]))) == {0: "h: ValueError: new"}
         assert not list(base.glob("__pycache__"))
 
     def test_modules_go_with_their_handlers(self, handler_file: Callable[..., Path]) -> None:
@@ -212,7 +219,7 @@ class TestLoading:
         )
         before = list(sys.path)
         handlers = load_handlers([("handlers.py:h", base)])
-        assert handlers.run(Batch([Record()])) == {0: "h: ValueError: 42"}
+        assert errors_of(handlers.run(Batch([Record()]))) == {0: "h: ValueError: 42"}
         assert sys.path == before
 
     def test_dataclasses_with_postponed_annotations_work(self, handler_file: Callable[..., Path]) -> None:
@@ -222,7 +229,7 @@ class TestLoading:
             "@dataclasses.dataclass\nclass Limit:\n    size: int = 1\n"
             "def h(flow): raise ValueError(Limit().size)\n"
         )
-        assert load_handlers([("handlers.py:h", base)]).run(Batch([Record()])) == {0: "h: ValueError: 1"}
+        assert errors_of(load_handlers([("handlers.py:h", base)]).run(Batch([Record()]))) == {0: "h: ValueError: 1"}
 
     @pytest.mark.parametrize(
         ("spec", "message"),
@@ -371,7 +378,7 @@ class TestRunning:
         )
         with capture_logs():
             errors = handlers.run(Batch([Record("a"), Gap(), Record("b"), Record("c")]))
-        assert errors == {2: "Night.on_close: ValueError: too late; broken: KeyError"}
+        assert errors_of(errors) == {2: "Night.on_close: ValueError: too late; broken: KeyError"}
         assert [uid for _, uid in seen] == ["a", "b", "c"]
 
     def test_wants_update_says_whether_anybody_listens(self) -> None:
@@ -398,7 +405,7 @@ class TestRunning:
             errors = HandlerSet([as_handler(Night(), "Night")]).run(
                 Batch([Record("a", "open"), Record("b", "update"), Record("c", "close")])
             )
-        assert errors == {1: "Night.on_update: ValueError: b", 2: "Night.on_close: KeyError: 'c'"}
+        assert errors_of(errors) == {1: "Night.on_update: ValueError: b", 2: "Night.on_close: KeyError: 'c'"}
 
     @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
     def test_a_handler_cannot_end_the_gateway(self, error: BaseException) -> None:
@@ -408,8 +415,8 @@ class TestRunning:
             raise error
 
         with capture_logs():
-            errors = HandlerSet([as_handler(leaves, "leaves")]).run(Batch([Record()]))
-        assert errors[0].startswith(f"leaves: {type(error).__name__}")
+            errors = errors_of(HandlerSet([as_handler(leaves, "leaves")]).run(Batch([Record()])))
+        assert str(errors[0]).startswith(f"leaves: {type(error).__name__}")
 
     def test_the_end_of_a_shutdown_gets_through(self) -> None:
         """R27: a handler that holds up a shutdown is interrupted by the gateway, and that is no error of its own."""
@@ -463,18 +470,144 @@ class TestRunning:
             raise next(errors)
 
         with capture_logs():
-            texts = HandlerSet([as_handler(fails, "fails")]).run(Batch([Record(), Record(), Record()]))
+            texts = errors_of(HandlerSet([as_handler(fails, "fails")]).run(Batch([Record(), Record(), Record()])))
         assert texts[0] == "fails: ValueError: a b \\udcff"
         assert len(texts[1]) == 500
         assert texts[2] == "fails: RudeError: (its message cannot be shown)"
 
-    def test_an_answer_is_an_error_without_harm_to_the_record(self) -> None:
-        """No action exists: what a handler returns is counted, and logged once."""
+    def test_an_answer_that_is_no_action_is_an_error(self) -> None:
+        """The record says so, and so does the log, once; what can be returned is named."""
         handlers = HandlerSet([as_handler(lambda flow: "drop it", "answers")])
         with capture_logs() as log:
-            assert handlers.run(Batch([Record(), Record(), Record()])) == {}
-        assert [entry["error"] for entry in log] == ["answers returned str: a handler returns None"]
-        assert handlers.stats()[0]["answers"] == 3
+            said = errors_of(handlers.run(Batch([Record(), Record(), Record()])))
+        text = (
+            "answers: TypeError: returned str: a handler returns None, an action such as "
+            "fzgw.annotate(flow, ticket='NET-7'), or a list of actions"
+        )
+        assert said == {0: text, 1: text, 2: text}
+        assert [entry["error"] for entry in log] == [text]
+
+
+class TestActions:
+    """What a handler may return: notes on the flow, and leaving it out of the log."""
+
+    @staticmethod
+    def run(handler: Callable[[Any], object] | FlowHandler, *batches: Batch) -> list[dict[int, Remarks]]:
+        """What a handler makes of batches in a row."""
+        handlers = HandlerSet([as_handler(handler, "h")])
+        return [handlers.run(batch) for batch in batches]
+
+    def test_an_annotation_is_on_its_record(self) -> None:
+        """One action, and a list of them; later ones of a name replace earlier ones."""
+
+        def notes(flow: Any) -> object:
+            if flow.uid == "one":
+                return annotate(flow, ticket="NET-7", score=0.5, tries=3, known=True)
+            return [annotate(flow, a=1, b=2), annotate(flow, b=3)] if flow.uid == "two" else ()
+
+        [said] = self.run(notes, Batch([Record("one"), Gap(), Record("two"), Record("three")]))
+        assert said == {
+            0: Remarks(annotations=(("ticket", "NET-7"), ("score", 0.5), ("tries", 3), ("known", True))),
+            2: Remarks(annotations=(("a", 1), ("b", 3))),
+        }
+
+    def test_it_sticks_to_the_flow_until_it_closes(self) -> None:
+        """Also to records that no hook sees; a flow that has closed is forgotten."""
+
+        class Notes(FlowHandler):
+            def on_open(self, flow: Any) -> Any:
+                return annotate(flow, seen=flow.uid)
+
+        opened = Batch([Record("a", "open")], opened=[Record("a", "open")])
+        first, second, third = self.run(
+            Notes(), opened, Batch([Record("a", "update"), Record("b"), Record("a")]), Batch([Record("a")])
+        )
+        seen = Remarks(annotations=(("seen", "a"),))
+        assert (first, second, third) == ({0: seen}, {0: seen, 2: seen}, {})
+
+    def test_omit_keeps_every_later_record_out(self) -> None:
+        """From on_open all of them; an error of another handler does not bring them back."""
+
+        class Quiet(FlowHandler):
+            def on_open(self, flow: Any) -> Any:
+                return omit(flow)
+
+        def fails(flow: Any) -> None:
+            raise ValueError("no")
+
+        handlers = HandlerSet([as_handler(Quiet(), "Quiet"), as_handler(fails, "fails")])
+        with capture_logs():
+            said = handlers.run(Batch([Record("a", "open"), Record("a")], opened=[Record("a", "open")]))
+        assert said == {0: Remarks(omit=True), 1: Remarks("fails: ValueError: no", omit=True)}
+
+    def test_an_action_on_another_flow_is_an_error(self) -> None:
+        """Nothing of the answer is carried out."""
+        with capture_logs():
+            [said] = self.run(lambda flow: [annotate(flow, a=1), omit(Record("other"))], Batch([Record()]))  # type: ignore[arg-type]
+        text = "h: TypeError: returned an action on another flow than the one it was called with"
+        assert said == {0: Remarks(text)}
+
+    @pytest.mark.parametrize(
+        ("fields", "problem"),
+        [
+            ({}, "annotate() needs a field"),
+            ({"tags": ["a"]}, "tags is of type list; a str, int, float or bool can be noted"),
+            ({"none": None}, "none is of type NoneType"),
+            ({"ratio": float("nan")}, "ratio is nan, which JSON cannot hold"),
+            ({"big": 1 << 63}, "big does not fit into 64 bits"),
+            ({"text": "x" * 4097}, "4101 bytes on one flow; 4096 is the most"),
+            ({f"f{number}": number for number in range(33)}, "33 fields on one flow; 32 is the most"),
+            ({"text": "\udcff"}, "surrogates not allowed"),
+        ],
+    )
+    def test_what_cannot_be_noted_is_said_where_it_is_tried(self, fields: dict[str, Any], problem: str) -> None:
+        """By an exception in the handler itself, which puts its line in the traceback."""
+        with pytest.raises((TypeError, ValueError), match=re.escape(problem)):
+            annotate(Record(), **fields)  # type: ignore[arg-type]
+
+    def test_annotations_of_one_flow_are_bounded_together(self) -> None:
+        """What would be too much is an error on the record; what was noted before stays."""
+
+        class Notes(FlowHandler):
+            def __init__(self) -> None:
+                self.calls = 0
+
+            def on_update(self, flow: Any) -> Any:
+                self.calls += 1
+                return annotate(flow, **{f"f{self.calls}": "x" * 2000})
+
+        with capture_logs():
+            [said] = self.run(Notes(), Batch([Record("a", "update")] * 3))
+        assert [len(remarks.annotations) for remarks in said.values()] == [1, 2, 2]
+        assert "4096 is the most" in str(said[2].handler_error)
+
+    def test_flows_whose_close_never_comes_are_forgotten_in_the_end(self) -> None:
+        """The oldest first, counted, and said once."""
+
+        class Notes(FlowHandler):
+            def on_open(self, flow: Any) -> Any:
+                return annotate(flow, n=1)
+
+        handlers = HandlerSet([as_handler(Notes(), "Notes")], max_flows=5)
+        opened = [Record(str(number), "open") for number in range(12)]
+        with capture_logs() as log:
+            handlers.run(Batch(opened=opened))
+        assert handlers.remark_stats() == {"flows": 10, "forgotten": 2}
+        assert [entry["event"] for entry in log] == ["flow_remarks_forgotten"]
+        assert handlers.run(Batch([Record("0"), Record("1"), Record("2"), Record("11")])).keys() == {2, 3}
+
+    def test_a_reload_keeps_what_sticks(self) -> None:
+        """The handlers of another configuration go on with flows that are open."""
+
+        class Notes(FlowHandler):
+            def on_open(self, flow: Any) -> Any:
+                return annotate(flow, n=1)
+
+        before = HandlerSet([as_handler(Notes(), "Notes")])
+        before.run(Batch(opened=[Record("a", "open")]))
+        after = HandlerSet(max_flows=1)
+        after.inherit(before)
+        assert after.run(Batch([Record("a")])) == {0: Remarks(annotations=(("n", 1),))}
 
 
 class TestSuspension:
@@ -508,7 +641,7 @@ class TestSuspension:
             "name": "fails",
             "calls": 13,
             "errors": 13,
-            "answers": 0,
+            "actions": 0,
             "skipped": 20,
             "suspended": False,
         }

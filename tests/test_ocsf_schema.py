@@ -14,6 +14,7 @@ import pytest
 
 from fzgw._core import Batch, Flow, Gateway, generate_private_key, public_key
 from fzgw.config import load_text
+from fzgw.remarks import Remarks
 from ocsf import schema_folder, validate
 
 pytestmark = pytest.mark.skipif(
@@ -29,6 +30,7 @@ LAPTOP6, OUTSIDE6 = "fd00:64::2", "2001:db8::53"
 # More than the 256 keys of one peer that R23 keeps apart, and more than the 512 that it joins by address.
 DENIED_HOSTS = 600
 
+ANNOTATIONS = (("ticket", 'NET-7 "new"'), ("score", 0.5), ("tries", -3), ("known", True))
 HANDLER_ERROR = 'ValueError: "no"\n\tin C:\\handlers.py \x01 ü'
 
 
@@ -120,12 +122,14 @@ def test_every_rendered_line_is_valid(tunnel: Tunnel) -> None:
     records: list[dict[str, Any]] = []
     count = 0
     for batch in _batches(tunnel):
-        errors = {0: HANDLER_ERROR} if len(batch) else None
-        lines = batch.ocsf(1 + count, errors).splitlines(keepends=True)
-        assert len(lines) == len(batch)
+        remarks = {0: Remarks(HANDLER_ERROR, ANNOTATIONS)} if len(batch) else None
+        rendered, lines_count = batch.render("ocsf", 1 + count, remarks)
+        lines = rendered.splitlines(keepends=True)
+        assert len(lines) == lines_count == len(batch)
         found = [validate(line) for line in lines]
         if found:
             assert found[0]["unmapped"]["handler_error"] == HANDLER_ERROR
+            assert found[0]["unmapped"]["annotations"] == dict(ANNOTATIONS)
         count += len(batch)
         records += found
 
@@ -142,7 +146,7 @@ def test_lines_say_what_happened(tunnel: Tunnel) -> None:
     the traffic that was sent, and the deltas of a flow add up."""
     records: list[dict[str, Any]] = []
     for batch in _batches(tunnel):
-        records += [validate(line) for line in batch.ocsf(1 + len(records)).splitlines()]
+        records += [validate(line) for line in batch.render("ocsf", 1 + len(records))[0].splitlines()]
     closed = [record for record in records if record["unmapped"].get("activity") == "close"]
 
     [fin] = [record for record in closed if record["status_code"] == "fin"]

@@ -165,22 +165,40 @@ class TestBooks:
             for unit in (0, 1):
                 rest = sum(tally[unit] for tally in side["untracked"].values())
                 assert side["forwarded"][unit] == sum(term[unit] for term in terms) + rest
-        assert records == {"made": 3, "handed": 3, "notes": 0, "rendered": 3, "omitted": {"no_line": 0}}
+        assert records == {"made": 3, "handed": 3, "notes": 0, "rendered": 3, "omitted": {"no_line": 0, "handler": 0}}
 
     def test_records_without_a_line_are_accounted_for(self, capture: Path, write: Write, tmp_path: Path) -> None:
         """L3: with a handler of updates, open records are made that zeek has no line for."""
         handler = write("import fzgw\nclass H(fzgw.FlowHandler):\n    def on_update(self, flow): pass\n", "h.py")
         books = self._books(capture, tmp_path, "--format", "zeek", "--handler", f"{handler}:H")
-        assert books["records"] == {"made": 3, "handed": 3, "notes": 0, "rendered": 2, "omitted": {"no_line": 1}}
+        assert books["records"] == {
+            "made": 3,
+            "handed": 3,
+            "notes": 0,
+            "rendered": 2,
+            "omitted": {"no_line": 1, "handler": 0},
+        }
         assert books["balanced"] is True
         books = self._books(capture, tmp_path, "--format", "zeek")
-        assert books["records"] == {"made": 2, "handed": 2, "notes": 0, "rendered": 2, "omitted": {"no_line": 0}}
+        assert books["records"] == {
+            "made": 2,
+            "handed": 2,
+            "notes": 0,
+            "rendered": 2,
+            "omitted": {"no_line": 0, "handler": 0},
+        }
 
     def test_a_note_is_a_line_in_ocsf(self, write: Write, tmp_path: Path) -> None:
         """R16: a capture whose clock was stepped back says so, and balances."""
         path = write(pcap([(at, udp("10.0.0.1:1", "10.0.0.2:2")) for at in (3600.0, 3601.0, 5.0, 6.0, 7.0)]))
         books = self._books(path, tmp_path)
-        assert books["records"] == {"made": 1, "handed": 1, "notes": 1, "rendered": 2, "omitted": {"no_line": 0}}
+        assert books["records"] == {
+            "made": 1,
+            "handed": 1,
+            "notes": 1,
+            "rendered": 2,
+            "omitted": {"no_line": 0, "handler": 0},
+        }
         assert books["balanced"] is True
 
     def test_the_summary_is_short(self, capture: Path) -> None:
@@ -352,6 +370,9 @@ class TestHandlers:
         "    def on_open(self, flow): print('on_open', flow.number, flow.protocol)\n"
         "    def on_update(self, flow): print('on_update', flow.number, flow.packets_out, flow.delta.packets_out)\n"
         "    def on_close(self, flow): print('on_close', flow.number, flow.packets_out, flow.end_reason)\n"
+        "class Notes(fzgw.FlowHandler):\n"
+        "    def on_open(self, flow): return fzgw.annotate(flow, port=flow.dst_port, note='an \"open\" one')\n"
+        "    def on_close(self, flow): return fzgw.omit(flow) if flow.dst_port == 2 else None\n"
         "def fails(flow):\n"
         "    raise ValueError(flow.dst_port)\n"
     )
@@ -387,6 +408,33 @@ class TestHandlers:
         records = [validate(line) for line in done.stdout.splitlines()]
         errors = [record["unmapped"].get("handler_error") for record in records]
         assert errors == ["fails: ValueError: 80", None, "fails: ValueError: 2"]
+
+    @pytest.mark.parametrize(
+        ("form", "place"),
+        [("ocsf", ("unmapped", "annotations")), ("ecs", ("fzgw", "annotations")), ("zeek", ("fzgw_annotations",))],
+    )
+    def test_annotations_are_in_every_format(
+        self, capture: Path, write: Write, tmp_path: Path, form: str, place: tuple[str, ...]
+    ) -> None:
+        """L3: what a handler noted as the flow opened is on its records; what it omits is in the books."""
+        handlers = write(self.HANDLERS, "h.py")
+        ledger = tmp_path / "ledger.json"
+        done = replay(capture, "--format", form, "--handler", f"{handlers}:Notes", "--ledger", ledger)
+        assert done.returncode == 0, done.stderr
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        found = []
+        for line in lines:
+            value = line
+            for name in place:
+                value = value[name]
+            found.append(value)
+        assert {"port": 80, "note": 'an "open" one'} in found
+        records = json.loads(ledger.read_text())["records"]
+        assert records["omitted"]["handler"] == 1
+        assert records["handed"] == records["rendered"] + sum(records["omitted"].values())
+        if form == "ocsf":
+            for line in done.stdout.splitlines():
+                validate(line)
 
 
 class TestTerminal:

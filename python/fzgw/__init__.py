@@ -1,6 +1,7 @@
 """fzgw: a WireGuard exit node that can say who opened every flow through it.
 
-What a handler file needs is here: `fzgw.FlowHandler`, and `fzgw.Flow` for annotations. The same names serve programs
+What a handler file needs is here: `fzgw.FlowHandler`, the actions `fzgw.annotate` and `fzgw.omit`, and `fzgw.Flow` for
+type hints. The same names serve programs
 that run a gateway of their own: `fzgw.load_config`, then `fzgw.Gateway.start(config, flow_logs=True)` and `recv`.
 `fzgw.read` gives the flows of a capture.
 
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fzgw._core import Batch, Flow, Gap, Gateway, Note, Peer, StartError
+    from fzgw.actions import annotate, omit
     from fzgw.config import Config, ConfigErrors
     from fzgw.config import load as load_config
     from fzgw.handlers import FlowHandler, HandlerError
@@ -33,7 +35,9 @@ __all__ = [
     "Peer",
     "StartError",
     "__version__",
+    "annotate",
     "load_config",
+    "omit",
     "read",
 ]
 
@@ -53,7 +57,9 @@ _HOMES = {
     "Note": ("fzgw._core", "Note"),
     "Peer": ("fzgw._core", "Peer"),
     "StartError": ("fzgw._core", "StartError"),
+    "annotate": ("fzgw.actions", "annotate"),
     "load_config": ("fzgw.config", "load"),
+    "omit": ("fzgw.actions", "omit"),
     "read": ("fzgw.reading", "read"),
 }
 """Where each name comes from: module, and what it is called there."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Any, final, overload
+from typing import Any, Protocol, final, overload, type_check_only
 
 from fzgw.config import Config, FlowLogsConfig
 
@@ -398,6 +398,22 @@ class Openings(Sequence[Flow]):
     @overload
     def __getitem__(self, index: slice, /) -> Sequence[Flow]: ...
 
+@type_check_only
+class RecordRemarks(Protocol):
+    """What handlers said of a record (`fzgw.remarks.Remarks`)."""
+
+    @property
+    def handler_error(self) -> str | None:
+        """What one of them raised."""
+
+    @property
+    def annotations(self) -> Sequence[tuple[str, bool | int | float | str]]:
+        """What they noted on its flow: names and values, integers of 64 bits."""
+
+    @property
+    def omit(self) -> bool:
+        """Whether the record has no line."""
+
 @final
 class Batch(Sequence[Flow | Gap | Note]):
     """Records in order. Lazy: a record that nobody looks at is never converted."""
@@ -416,19 +432,14 @@ class Batch(Sequence[Flow | Gap | Note]):
     def opened(self) -> Openings:
         """Flows that opened since the batch before; handle them before the records."""
 
-    def ocsf(self, sequence: int, handler_errors: Mapping[int, str] | None = None) -> bytes:
-        """All records as OCSF JSON lines, UTF-8.
-
-        `metadata.sequence` counts up from `sequence`. `handler_errors` maps a record's index to a text that is merged
-        in as `unmapped.handler_error`.
-        """
-
-    def render(self, format: str, sequence: int, handler_errors: Mapping[int, str] | None = None) -> tuple[bytes, int]:
+    def render(
+        self, format: str, sequence: int, remarks: Mapping[int, RecordRemarks] | None = None
+    ) -> tuple[bytes, int]:
         """The records as JSON lines of a format, `ocsf`, `ecs` or `zeek`, UTF-8; and how many lines they are.
 
         A record that the format has no line for is left out: in `ecs` and `zeek` all but close records. The lines are
-        numbered from `sequence`; `handler_errors` maps a record's index in the batch to a text that its line has then.
-        Raises ValueError for another format.
+        numbered from `sequence`; `remarks` has what is to be said of a record by its index in the batch. Raises
+        ValueError for another format.
         """
 
 @final

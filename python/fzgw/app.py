@@ -35,6 +35,7 @@ from fzgw.sinks.stdout import StdoutSink
 
 if TYPE_CHECKING:
     from fzgw.config import Config
+    from fzgw.remarks import Remarks
 
 BATCH = 1000
 """Records taken from the engine at a time."""
@@ -45,7 +46,7 @@ POLL = 0.2
 COUNT_PATIENCE = 0.5
 """Seconds for counting what a shutdown that was cut short leaves behind."""
 
-LEDGERS = ("packets", "bytes", "flows", "denied", "records", "rendered", "sinks")
+LEDGERS = ("packets", "bytes", "flows", "denied", "records", "rendered", "omitted", "sinks")
 """What the closing log line tells of `App.stats`."""
 
 NEEDS_RESTART = (
@@ -71,8 +72,8 @@ class Batch(Protocol):
 
     def __iter__(self) -> Iterator[Any]: ...
 
-    def ocsf(self, sequence: int, handler_errors: dict[int, str] | None = None) -> bytes:
-        """One JSON line a record, numbered from `sequence`."""
+    def render(self, format: str, sequence: int, remarks: Mapping[int, Remarks] | None = None) -> tuple[bytes, int]:
+        """One JSON line a record that is not omitted, numbered from `sequence`; and how many."""
 
 
 class Gateway(Protocol):
@@ -174,6 +175,7 @@ class App:
         self._log = logs.get_logger()
 
         self._sequence = 1
+        self._omitted = 0
         self._in_hand = 0  # records taken from the engine and not yet given to the sinks
         self._drained = False
 
@@ -202,13 +204,15 @@ class App:
         return code
 
     def stats(self) -> dict[str, Any]:
-        """The engine's `stats()`, and beside them: `rendered` (records), `sinks` (their ledgers by name), `handlers`
-        (what became of their calls)."""
+        """The engine's `stats()`, and beside them: `rendered` and `omitted` (records), `sinks` (their ledgers by name),
+        `handlers` (what became of their calls), `remarks` (flows that something sticks to)."""
         return {
             **self._engine_stats(),
             "rendered": self._sequence - 1,
+            "omitted": self._omitted,
             "sinks": {sink.name: asdict(sink.counts) for sink in self._sinks},
             "handlers": self._handlers.stats(),
+            "remarks": self._handlers.remark_stats(),
         }
 
     def _engine_stats(self) -> dict[str, Any]:
@@ -319,12 +323,13 @@ class App:
                     self._cuttable = False
 
     def _deliver(self, batch: Batch) -> None:
-        errors = self._handlers.run(batch)
+        remarks = self._handlers.run(batch)
         if self._sinks and self._in_hand:
-            lines = batch.ocsf(self._sequence, errors)
-            self._sequence += self._in_hand
+            lines, count = batch.render("ocsf", self._sequence, remarks)
+            self._sequence += count
+            self._omitted += self._in_hand - count
             for sink in self._sinks:
-                sink.write(lines, self._in_hand)
+                sink.write(lines, count)
         self._in_hand = 0
         for sink in self._sinks:
             while not sink.flush(POLL) and self._cut is None:
@@ -380,12 +385,13 @@ class App:
         except Exception:
             self._host.update(self._config)
             raise
+        handlers.inherit(self._handlers)
         self._config = config
         self._handlers = handlers
 
     def _load_handlers(self, config: Config) -> HandlerSet:
         configured = [(handler.load, config.path.parent) for handler in config.handlers]
-        return load_handlers([*configured, *self._more_handlers])
+        return load_handlers([*configured, *self._more_handlers], max_flows=config.flow_logs.max_flows)
 
     @property
     def _flow_logs(self) -> bool:

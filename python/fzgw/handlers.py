@@ -2,8 +2,9 @@
 
 The walk: `load_handlers` turns `file.py:name` into callables, with one clear line for whatever can be wrong with
 them; a `HandlerSet` shows them every batch that comes from the engine, the opened flows first, then update and close
-records in their order. A handler can fail without harm: the record goes on with the text of the error, and a handler
-that only fails is left alone for a minute.
+records in their order. What handlers answer is carried out (`fzgw.actions`) and becomes `Remarks` on records. A handler
+can fail without harm: the record goes on with the text of the error, and a handler that only fails is left alone for a
+minute.
 
 A plain function sees each close record; a `FlowHandler` sees what it defines. Open records (R18) are shown to nobody:
 `on_open` has told of the flow when it opened.
@@ -28,13 +29,22 @@ from fzgw import logs
 
 if TYPE_CHECKING:
     from fzgw._core import Flow
+    from fzgw.actions import Action
+    from fzgw.remarks import FlowRemarks, Remarks
+
+    Answer = Action | Sequence[Action] | None
 
 HOOKS = ("on_open", "on_update", "on_close")
 """The hooks of a `FlowHandler`: a public method that begins with `on_` is one of these or a mistake."""
 
 _THE_HOOKS = f"the hooks are {', '.join(HOOKS[:-1])} and {HOOKS[-1]}"
 
+_THE_ANSWERS = "a handler returns None, an action such as fzgw.annotate(flow, ticket='NET-7'), or a list of actions"
+
 _HOOK_LETTERS = frozenset(hook.replace("_", "") for hook in HOOKS)
+
+MAX_FLOWS = 1_000_000
+"""Flows that can be open at a time, as the configuration has it by default."""
 
 ERRORS_IN_A_ROW = 10
 """After so many errors without a success between them a handler is suspended."""
@@ -56,19 +66,21 @@ class HandlerError(Exception):
 class FlowHandler:
     """The base class of handlers that see more than close records. Define the hooks you want, and only those.
 
+    A hook returns nothing, an action such as `fzgw.annotate(flow, …)`, or a list of them.
+
     A public method that begins with `on_` and is no hook, or a hook that cannot be called with one flow, is a
     `TypeError` when the class is defined, not a hook that is never called.
     """
 
-    def on_open(self, flow: Flow) -> None:
+    def on_open(self, flow: Flow) -> Answer:
         """A flow opened just now, whatever `flow_logs.open_after` says. An event, not a record (R18): `flow.number`
         and `flow.delta` say nothing yet."""
 
-    def on_update(self, flow: Flow) -> None:
+    def on_update(self, flow: Flow) -> Answer:
         """A flow goes on: an update record, every `flow_logs.update_every` while there is traffic (R19). Its counts are
         those since the flow began; `flow.delta` has those since the record before."""
 
-    def on_close(self, flow: Flow) -> None:
+    def on_close(self, flow: Flow) -> Answer:
         """A flow ended: its close record, with the totals of the whole flow. Called once for each."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -161,8 +173,12 @@ def as_handler(found: object, name: str) -> LoadedHandler:
     return LoadedHandler(name, on_open=None, on_update=None, on_close=Hook(name, found))
 
 
-def load_handlers(specs: Iterable[tuple[str, Path]], *, clock: Callable[[], float] = time.monotonic) -> HandlerSet:
+def load_handlers(
+    specs: Iterable[tuple[str, Path]], *, max_flows: int = MAX_FLOWS, clock: Callable[[], float] = time.monotonic
+) -> HandlerSet:
     """Loads handlers in their order, each given as (`file.py:name`, folder that the file is relative to).
+
+    `max_flows` is how many flows can be open at a time.
 
     Every file is imported freshly, once a call; what it imports itself stays as it is in this process. Raises
     `HandlerError` at the first that cannot be loaded, and then nothing of this call is left behind.
@@ -173,7 +189,7 @@ def load_handlers(specs: Iterable[tuple[str, Path]], *, clock: Callable[[], floa
     except HandlerError:
         _forget(module.__name__ for module in modules.values())
         raise
-    handlers = HandlerSet(loaded, clock=clock)
+    handlers = HandlerSet(loaded, max_flows=max_flows, clock=clock)
     weakref.finalize(handlers, _forget, [module.__name__ for module in modules.values()])
     return handlers
 
@@ -181,11 +197,21 @@ def load_handlers(specs: Iterable[tuple[str, Path]], *, clock: Callable[[], floa
 class HandlerSet:
     """The handlers of one configuration, run on each batch in the order in which they were given.
 
-    `clock` gives monotonic seconds; only the suspension of failing handlers looks at it.
+    `max_flows` is how many flows can be open at a time: it bounds what handlers can make stick to flows. `clock` gives
+    monotonic seconds; only the suspension of failing handlers looks at it.
     """
 
-    def __init__(self, handlers: Sequence[LoadedHandler] = (), *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        handlers: Sequence[LoadedHandler] = (),
+        *,
+        max_flows: int = MAX_FLOWS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        from fzgw.remarks import FlowRemarks
+
         self._clock = clock
+        self._remarks = FlowRemarks(max_flows)
         runs = [(handler, _Run(handler.name)) for handler in handlers]
         self._runs = [run for _, run in runs]
         self._on_open = [(handler.on_open, run) for handler, run in runs if handler.on_open is not None]
@@ -205,8 +231,14 @@ class HandlerSet:
         """Whether any handler defines `on_update`."""
         return bool(self._on_update)
 
-    def run(self, batch: HandledBatch) -> dict[int, str]:
-        """Shows a batch to the handlers; returns the texts of their errors by the record's index in the batch.
+    def inherit(self, before: HandlerSet) -> None:
+        """Takes over what an earlier set's handlers have said of flows that are still open."""
+        max_flows = self._remarks.max_flows
+        self._remarks = before._remarks
+        self._remarks.max_flows = max_flows
+
+    def run(self, batch: HandledBatch) -> dict[int, Remarks]:
+        """Shows a batch to the handlers; returns what is to be said of records, by their index in the batch.
 
         Errors of `on_open` are counted and logged alone: there is no record yet that could carry them.
         """
@@ -217,31 +249,40 @@ class HandlerSet:
         if self._on_open:
             for flow in batch.opened:
                 for hook, run in self._on_open:
-                    run.call(hook, flow, now)
+                    run.call(hook, flow, self._remarks, now)
 
-        errors: dict[int, str] = {}
         on_update, on_close = self._on_update, self._on_close
-        if on_update or on_close:
-            for index, record in enumerate(batch):
-                activity = getattr(record, "activity", None)  # gaps and notes have none
-                hooks = on_close if activity == "close" else on_update if activity == "update" else ()
-                for hook, run in hooks:
-                    text = run.call(hook, record, now)
-                    if text is not None:
-                        errors[index] = f"{errors[index]}; {text}" if index in errors else text
-        return errors
+        if on_update or on_close or self._remarks:
+            return dict(self._run_records(batch, now))
+        return {}
+
+    def _run_records(self, batch: HandledBatch, now: float) -> Iterator[tuple[int, Remarks]]:
+        for index, record in enumerate(batch):
+            activity = getattr(record, "activity", None)  # gaps and notes have none
+            if activity is None:
+                continue
+            hooks = self._on_close if activity == "close" else self._on_update if activity == "update" else ()
+            errors = [text for hook, run in hooks if (text := run.call(hook, record, self._remarks, now)) is not None]
+            if errors or self._remarks:
+                said = self._remarks.on(record.uid, last=activity == "close", error="; ".join(errors) or None)
+                if said is not None:
+                    yield index, said
 
     def stats(self) -> list[dict[str, str | int | bool]]:
-        """Per handler, in order: name, calls, errors, answers (returned something: an error too), skipped
-        (suspended), and whether it is suspended."""
+        """Per handler, in order: name, calls, errors, actions that it returned, skipped (suspended), and whether it is
+        suspended."""
         return [run.stats() for run in self._runs]
+
+    def remark_stats(self) -> dict[str, int]:
+        """`flows` that annotations or omissions stick to, and those `forgotten` before they closed."""
+        return self._remarks.stats()
 
 
 class _Run:
     """What has become of one handler so far. Its hooks share it: a suspension is of the handler."""
 
     __slots__ = (
-        "_answers",
+        "_actions",
         "_calls",
         "_errors",
         "_in_a_row",
@@ -256,21 +297,23 @@ class _Run:
         self._name = name
         self._calls = 0
         self._errors = 0
-        self._answers = 0
+        self._actions = 0
         self._skipped = 0
         self._in_a_row = 0
         self._suspended_until: float | None = None
         self._last_logged: float | None = None
         self._log = logs.get_logger()
 
-    def call(self, hook: Hook, flow: Flow, now: float) -> str | None:
-        """Calls a hook; returns the text of its error."""
+    def call(self, hook: Hook, flow: Flow, remarks: FlowRemarks, now: float) -> str | None:
+        """Calls a hook and carries out what it answers; returns the text of its error."""
         if self._suspended_until is not None:
             self._skipped += 1
             return None
         self._calls += 1
         try:
             answer = hook.call(flow)
+            if answer is not None:
+                self._carry_out(answer, flow, remarks)
         except ShutdownCut:
             raise
         # Whatever the user's code raises is its own failure. SystemExit and KeyboardInterrupt too: the gateway takes
@@ -278,8 +321,6 @@ class _Run:
         except BaseException as error:  # noqa: BLE001 - the comment above
             return self._failed(hook.name, error, now)
         self._in_a_row = 0
-        if answer is not None:
-            self._answered(hook.name, answer)
         return None
 
     def resume(self, now: float) -> None:
@@ -295,7 +336,7 @@ class _Run:
             "name": self._name,
             "calls": self._calls,
             "errors": self._errors,
-            "answers": self._answers,
+            "actions": self._actions,
             "skipped": self._skipped,
             "suspended": self._suspended_until is not None,
         }
@@ -312,10 +353,18 @@ class _Run:
             self._log.error("handler_suspended", handler=self._name, seconds=SUSPENSION, last_error=text)
         return text
 
-    def _answered(self, hook: str, answer: object) -> None:
-        self._answers += 1
-        if self._answers == 1:
-            self._log.error("handler_error", error=f"{hook} returned {type(answer).__name__}: a handler returns None")
+    def _carry_out(self, answer: object, flow: Flow, remarks: FlowRemarks) -> None:
+        """Raises TypeError for what is no action on this flow, ValueError for an annotation too many."""
+        from fzgw.actions import actions_of
+
+        actions = actions_of(answer)
+        if actions is None:
+            raise TypeError(f"returned {type(answer).__name__}: {_THE_ANSWERS}")
+        if any(action.uid != flow.uid for action in actions):
+            raise TypeError("returned an action on another flow than the one it was called with")
+        for action in actions:
+            remarks.stick(action)
+            self._actions += 1
 
 
 class ShutdownCut(BaseException):

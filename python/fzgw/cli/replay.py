@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from fzgw._core import Batch, Replay
-    from fzgw.config import Config
+    from fzgw.config import Config, FlowLogsConfig
     from fzgw.handlers import HandlerSet
 
 FORMATS = ("ocsf", "ecs", "zeek")
@@ -94,7 +94,8 @@ def replay(
     _check_names(files, output, ledger)
     check_readable(files)
     loaded, flow_logs = configured(config, overrides)
-    handler_set = _load_handlers(loaded, handlers)
+    limits = flow_logs or (loaded.flow_logs if loaded is not None else None)
+    handler_set = _load_handlers(loaded, handlers, limits)
 
     with _opened(output) as target:
         delivery = _Delivery(format_name, handler_set, target)
@@ -160,6 +161,7 @@ class _Delivery:
         self._notes = 0
         self._rendered = 0
         self._no_line = 0
+        self._omitted = 0
 
     def run(self, reading: Replay, bar: _Bar) -> None:
         """Until the engine has no more."""
@@ -176,21 +178,23 @@ class _Delivery:
             "handed": self._handed,
             "notes": self._notes,
             "rendered": self._rendered,
-            "omitted": {"no_line": self._no_line},
+            "omitted": {"no_line": self._no_line, "handler": self._omitted},
         }
         # In OCSF there is a line for everything.
         whole = records["made"] == self._handed and (self._no_line == 0 or self._format != "ocsf")
         return {**ledger, "records": records, "balanced": ledger["balanced"] and whole}
 
     def _deliver(self, batch: Batch) -> None:
-        errors = None if self._handlers is None else self._handlers.run(batch)
-        lines, count = batch.render(self._format, self._rendered + 1, errors)
+        remarks = {} if self._handlers is None else self._handlers.run(batch)
+        lines, count = batch.render(self._format, self._rendered + 1, remarks)
         self._target.write(lines)
         flows = batch.flow_records
         self._handed += flows
         self._notes += len(batch) - flows
         self._rendered += count
-        self._no_line += len(batch) - count
+        omitted = sum(said.omit for said in remarks.values())
+        self._omitted += omitted
+        self._no_line += len(batch) - count - omitted
 
 
 class _Bar:
@@ -267,17 +271,17 @@ def _same_file(one: str, other: str) -> bool:
         return False
 
 
-def _load_handlers(config: Config | None, specs: Sequence[str]) -> HandlerSet | None:
+def _load_handlers(config: Config | None, specs: Sequence[str], flow_logs: FlowLogsConfig | None) -> HandlerSet | None:
     """The configuration's handlers and those of the command line; None when there are none."""
     configured = [] if config is None else [(handler.load, config.path.parent) for handler in config.handlers]
     everything = [*configured, *((spec, Path.cwd()) for spec in specs)]
     if not everything:
         return None
     from fzgw import logs
-    from fzgw.handlers import load_handlers
+    from fzgw.handlers import MAX_FLOWS, load_handlers
 
     logs.configure()
-    return load_handlers(everything)
+    return load_handlers(everything, max_flows=MAX_FLOWS if flow_logs is None else flow_logs.max_flows)
 
 
 @contextlib.contextmanager

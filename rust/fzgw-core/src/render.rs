@@ -4,6 +4,7 @@
 //! commas, quotes and escapes. What several formats say alike is in [`parts`]. `docs/records.md` lists every field of
 //! every format.
 
+use self::json::Json;
 use crate::flow::record::{Directory, Record};
 
 pub mod ecs;
@@ -47,7 +48,7 @@ impl Format {
     /// it is, where the format has no line for such a record.
     ///
     /// `sequence` is the line's place among those of a gateway and boot (L4), `now_ns` (wall clock nanoseconds) when it
-    /// is written, and `handler_error` what a handler's exception said.
+    /// is written, and `remarks` what handlers said of the record.
     pub fn record(
         self,
         out: &mut Vec<u8>,
@@ -55,15 +56,53 @@ impl Format {
         directory: &Directory,
         sequence: u64,
         now_ns: Option<u64>,
-        handler_error: Option<&str>,
+        remarks: Remarks<'_>,
     ) -> bool {
         let record_in = match self {
             Format::Ocsf => ocsf::record,
             Format::Ecs => ecs::record,
             Format::Zeek => zeek::record,
         };
-        record_in(out, record, directory, sequence, now_ns, handler_error)
+        record_in(out, record, directory, sequence, now_ns, remarks)
     }
+}
+
+/// What handlers said of a record.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Remarks<'a> {
+    /// What one of them raised.
+    pub handler_error: Option<&'a str>,
+    /// What they noted on its flow, by name.
+    pub annotations: &'a [(String, Annotation)],
+}
+
+impl Remarks<'_> {
+    /// Writes them under these keys.
+    fn write(&self, json: &mut Json<'_>, [handler_error, annotations]: [&'static str; 2]) {
+        if let Some(error) = self.handler_error {
+            json.text(handler_error, error);
+        }
+        if !self.annotations.is_empty() {
+            json.object(annotations, |json| {
+                for (name, value) in self.annotations {
+                    json.annotation(name, value);
+                }
+            });
+        }
+    }
+}
+
+/// A value that a handler notes on a flow.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Annotation {
+    /// true or false.
+    Flag(bool),
+    /// A whole number.
+    Integer(i64),
+    /// Any other number; one that is not finite has no JSON and is left out.
+    Real(f64),
+    /// A text.
+    Text(String),
 }
 
 #[cfg(test)]
@@ -90,9 +129,17 @@ mod tests {
             let directory = random.directory();
             let record = random.record();
             let error = random.one_in(8).then(|| random.text());
+            let mut annotations = vec![("n".to_owned(), Annotation::Real(f64::NAN))];
+            if random.one_in(4) {
+                annotations.push((random.text(), Annotation::Text(random.text())));
+            }
+            let remarks = Remarks {
+                handler_error: error.as_deref(),
+                annotations: &annotations,
+            };
             for (format, lines) in Format::ALL.into_iter().zip(&mut lines) {
                 let mut out = b"before\n".to_vec();
-                let written = format.record(&mut out, &record, &directory, sequence, None, error.as_deref());
+                let written = format.record(&mut out, &record, &directory, sequence, None, remarks);
                 let has_line = match (format, &record) {
                     (Format::Ocsf, _) => true,
                     (Format::Ecs, Record::Flow(flow)) => flow.activity == Activity::Close,

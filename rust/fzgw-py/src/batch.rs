@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use fzgw_core::flow::record::{self, Record};
 use fzgw_core::io::handover;
-use fzgw_core::render::Format;
+use fzgw_core::render::{self, Annotation, Format};
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -81,6 +81,50 @@ impl From<&record::Note> for Note {
     }
 }
 
+/// What handlers said of a record: attributes of whatever object says it.
+#[derive(FromPyObject)]
+struct Remarks {
+    handler_error: Option<String>,
+    #[pyo3(from_py_with = annotations)]
+    annotations: Vec<(String, Annotation)>,
+    omit: bool,
+}
+
+impl Remarks {
+    fn as_core(&self) -> render::Remarks<'_> {
+        render::Remarks {
+            handler_error: self.handler_error.as_deref(),
+            annotations: &self.annotations,
+        }
+    }
+}
+
+/// Pairs of name and value, in their order.
+fn annotations(given: &Bound<'_, PyAny>) -> PyResult<Vec<(String, Annotation)>> {
+    let pairs: Vec<(String, Value)> = given.extract()?;
+    Ok(pairs.into_iter().map(|(name, value)| (name, value.into())).collect())
+}
+
+/// In the order in which Python tells the kinds apart: a bool is an int there.
+#[derive(FromPyObject)]
+enum Value {
+    Flag(bool),
+    Integer(i64),
+    Real(f64),
+    Text(String),
+}
+
+impl From<Value> for Annotation {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Flag(flag) => Annotation::Flag(flag),
+            Value::Integer(integer) => Annotation::Integer(integer),
+            Value::Real(real) => Annotation::Real(real),
+            Value::Text(text) => Annotation::Text(text),
+        }
+    }
+}
+
 /// Records in order: `Flow`, `Gap` and `Note`.
 #[pyclass(frozen, sequence, module = "fzgw._core")]
 pub(crate) struct Batch {
@@ -138,27 +182,24 @@ impl Batch {
         flows.filter(|record| matches!(record, Record::Flow(_))).count()
     }
 
-    #[pyo3(signature = (sequence, handler_errors=None))]
-    fn ocsf<'py>(
-        &self,
-        py: Python<'py>,
-        sequence: u64,
-        handler_errors: Option<HashMap<usize, String>>,
-    ) -> Bound<'py, PyBytes> {
-        self.rendered(py, Format::Ocsf, sequence, handler_errors.as_ref()).0
-    }
-
-    #[pyo3(signature = (format, sequence, handler_errors=None))]
+    #[pyo3(signature = (format, sequence, remarks=None))]
     fn render<'py>(
         &self,
         py: Python<'py>,
         format: &str,
         sequence: u64,
-        handler_errors: Option<HashMap<usize, String>>,
+        remarks: Option<HashMap<usize, Remarks>>,
     ) -> PyResult<(Bound<'py, PyBytes>, u64)> {
         let format = Format::parse(format)
             .ok_or_else(|| PyValueError::new_err(format!("{format:?} is no format of records")))?;
-        Ok(self.rendered(py, format, sequence, handler_errors.as_ref()))
+        let mut lines = LINES.take();
+        lines.clear();
+        let count = py.detach(|| self.lines(&mut lines, format, sequence, remarks.as_ref()));
+        let bytes = PyBytes::new(py, &lines);
+        if lines.capacity() <= KEPT_BYTES {
+            LINES.set(lines);
+        }
+        Ok((bytes, count))
     }
 
     fn __repr__(&self) -> String {
@@ -167,37 +208,23 @@ impl Batch {
 }
 
 impl Batch {
-    /// The lines of all records that have one in this format, and how many.
-    fn rendered<'py>(
-        &self,
-        py: Python<'py>,
-        format: Format,
-        sequence: u64,
-        handler_errors: Option<&HashMap<usize, String>>,
-    ) -> (Bound<'py, PyBytes>, u64) {
-        let mut lines = LINES.take();
-        lines.clear();
-        let count = py.detach(|| self.lines(&mut lines, format, sequence, handler_errors));
-        let bytes = PyBytes::new(py, &lines);
-        if lines.capacity() <= KEPT_BYTES {
-            LINES.set(lines);
-        }
-        (bytes, count)
-    }
-
     /// Appends the lines and says how many they are. Only these take a number (L4).
     fn lines(
         &self,
         lines: &mut Vec<u8>,
         format: Format,
         sequence: u64,
-        handler_errors: Option<&HashMap<usize, String>>,
+        remarks: Option<&HashMap<usize, Remarks>>,
     ) -> u64 {
         let handover::Batch { directory, records, .. } = &*self.batch;
         let mut count = 0;
         for (index, record) in records.iter().enumerate() {
-            let error = handler_errors.and_then(|errors| errors.get(&index)).map(String::as_str);
-            let written = format.record(lines, record, directory, sequence + count, None, error);
+            let remarks = match remarks.and_then(|remarks| remarks.get(&index)) {
+                Some(remarks) if remarks.omit => continue,
+                Some(remarks) => remarks.as_core(),
+                None => render::Remarks::default(),
+            };
+            let written = format.record(lines, record, directory, sequence + count, None, remarks);
             count += u64::from(written);
         }
         count

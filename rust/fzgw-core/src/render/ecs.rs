@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use super::Remarks;
 use super::json::{Json, key};
 use super::parts::{
     TCP, community_id, extras, flow_uid, history, peers, protocol_name, shown_ip, shown_port, shown_protocol,
@@ -17,15 +18,15 @@ use crate::flow::record::{
 /// Appends `record` to `out` as one line of JSON with its newline and says true; or writes nothing and says false: open
 /// and update records, gaps and notes have no line.
 ///
-/// `sequence` becomes `event.sequence` (L4), `now_ns` (wall clock nanoseconds) `event.created`, and `handler_error` is
-/// what a handler's exception said.
+/// `sequence` becomes `event.sequence` (L4), `now_ns` (wall clock nanoseconds) `event.created`, and `remarks` are
+/// what handlers said of it.
 pub fn record(
     out: &mut Vec<u8>,
     record: &Record,
     directory: &Directory,
     sequence: u64,
     now_ns: Option<u64>,
-    handler_error: Option<&str>,
+    remarks: Remarks<'_>,
 ) -> bool {
     match record {
         Record::Flow(flow) if flow.activity == Activity::Close => {
@@ -36,7 +37,7 @@ pub fn record(
                 ends(json, flow, directory);
                 json.object(key!("network"), |json| network(json, flow));
                 context(json, flow, directory);
-                json.object(key!("fzgw"), |json| beyond_ecs(json, flow, directory, handler_error));
+                json.object(key!("fzgw"), |json| beyond_ecs(json, flow, directory, remarks));
             });
             true
         }
@@ -170,7 +171,7 @@ fn context(json: &mut Json<'_>, flow: &FlowRecord, directory: &Directory) {
     });
 }
 
-fn beyond_ecs(json: &mut Json<'_>, flow: &FlowRecord, directory: &Directory, handler_error: Option<&str>) {
+fn beyond_ecs(json: &mut Json<'_>, flow: &FlowRecord, directory: &Directory, remarks: Remarks<'_>) {
     let (src_peer, dst_peer) = peers(flow, directory);
     if let Some(peer) = src_peer.or(dst_peer) {
         json.object(key!("peer"), |json| {
@@ -185,9 +186,7 @@ fn beyond_ecs(json: &mut Json<'_>, flow: &FlowRecord, directory: &Directory, han
     }
     extras(json, flow, directory);
     json.text(key!("boot_id"), &directory.gateway.boot_id);
-    if let Some(error) = handler_error {
-        json.text(key!("handler_error"), error);
-    }
+    remarks.write(json, [key!("handler_error"), key!("annotations")]);
 }
 
 #[cfg(test)]
@@ -200,15 +199,12 @@ mod tests {
 
     fn line(flow: FlowRecord, handler_error: Option<&str>) -> String {
         let mut out = Vec::new();
+        let remarks = Remarks {
+            handler_error,
+            ..<_>::default()
+        };
         let now = Some(START + 100 * SECOND);
-        assert!(record(
-            &mut out,
-            &Record::Flow(flow),
-            &directory(),
-            5,
-            now,
-            handler_error
-        ));
+        assert!(record(&mut out, &Record::Flow(flow), &directory(), 5, now, remarks));
         String::from_utf8(out).unwrap()
     }
 
@@ -383,7 +379,7 @@ mod tests {
             Record::Gap(gap),
             Record::Note(note),
         ] {
-            assert!(!record(&mut out, &other, &directory(), 5, None, None));
+            assert!(!record(&mut out, &other, &directory(), 5, None, Remarks::default()));
         }
         assert_eq!(out, b"");
     }
@@ -428,7 +424,7 @@ mod tests {
         directory.peers.get_mut(&7).unwrap().user = None;
         let value_of = |flow| -> serde_json::Value {
             let mut out = Vec::new();
-            record(&mut out, &Record::Flow(flow), &directory, 1, None, None);
+            record(&mut out, &Record::Flow(flow), &directory, 1, None, Remarks::default());
             serde_json::from_slice(&out).unwrap()
         };
         let value = value_of(tcp());

@@ -7,6 +7,8 @@ use std::fmt::{self, Display, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
+use super::Annotation;
+
 /// The key of a member as it stands in the line, colon included, so that it is one copy of known length.
 macro_rules! key {
     ($name:literal) => {
@@ -87,6 +89,26 @@ impl Json<'_> {
     #[inline(always)]
     pub(super) fn text(&mut self, key: &'static str, text: &str) {
         self.text_of(key, |to| to.text(text));
+    }
+
+    /// What a handler noted, under a name that it chose.
+    pub(super) fn annotation(&mut self, name: &str, value: &Annotation) {
+        if matches!(value, Annotation::Real(real) if !real.is_finite()) {
+            return;
+        }
+        self.out.push(b'"');
+        Text { out: self.out }.text(name);
+        self.out.extend_from_slice(b"\":");
+        // The key is there already.
+        match value {
+            Annotation::Flag(flag) => self.flag("", *flag),
+            Annotation::Integer(integer) => self.number("", *integer),
+            Annotation::Real(real) => {
+                Text { out: self.out }.display(real);
+                self.out.push(b',');
+            }
+            Annotation::Text(text) => self.text("", text),
+        }
     }
 
     /// Texts in an array.

@@ -11,6 +11,7 @@
 
 use std::net::IpAddr;
 
+use super::Remarks;
 use super::json::{Json, key};
 use super::parts::{
     TCP, community_id, extras, flow_uid, history, milliseconds, peers, protocol_name, shown_ip, shown_port,
@@ -24,20 +25,20 @@ use crate::flow::record::{
 /// Appends `record` to `out` as one line of JSON with its newline, and says true: OCSF has a line for every record.
 ///
 /// `sequence` becomes `metadata.sequence` (L4), `now_ns` (wall clock nanoseconds) `metadata.logged_time`, and
-/// `handler_error` what a handler's exception said.
+/// `remarks` what handlers said of it.
 pub fn record(
     out: &mut Vec<u8>,
     record: &Record,
     directory: &Directory,
     sequence: u64,
     now_ns: Option<u64>,
-    handler_error: Option<&str>,
+    remarks: Remarks<'_>,
 ) -> bool {
     let written = Written {
         gateway: &directory.gateway,
         sequence,
         now_ns,
-        handler_error,
+        remarks,
     };
     Json::line(out, |json| match record {
         Record::Flow(flow) => network_activity(json, flow, directory, &written),
@@ -52,7 +53,7 @@ struct Written<'a> {
     gateway: &'a GatewayInfo,
     sequence: u64,
     now_ns: Option<u64>,
-    handler_error: Option<&'a str>,
+    remarks: Remarks<'a>,
 }
 
 /// OCSF's activities of a network connection.
@@ -383,13 +384,14 @@ fn log_entry(json: &mut Json<'_>, written: &Written<'_>) {
 /// The end of every `unmapped`.
 fn common(json: &mut Json<'_>, written: &Written<'_>) {
     json.text(key!("boot_id"), &written.gateway.boot_id);
-    if let Some(error) = written.handler_error {
-        json.text(key!("handler_error"), error);
-    }
+    written
+        .remarks
+        .write(json, [key!("handler_error"), key!("annotations")]);
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Annotation;
     use super::super::samples::{
         SECOND, START, denied, denied_joined, directory, echo, golden, tcp, tcp_of_nobody, udp_inbound, udp_unreachable,
     };
@@ -397,15 +399,16 @@ mod tests {
     use crate::flow::record::PeerId;
 
     fn line(what: &Record, handler_error: Option<&str>) -> String {
-        let mut out = Vec::new();
-        record(
-            &mut out,
-            what,
-            &directory(),
-            5,
-            Some(START + 100 * SECOND),
+        let remarks = Remarks {
             handler_error,
-        );
+            ..<_>::default()
+        };
+        remarked(what, remarks)
+    }
+
+    fn remarked(what: &Record, remarks: Remarks<'_>) -> String {
+        let mut out = Vec::new();
+        record(&mut out, what, &directory(), 5, Some(START + 100 * SECOND), remarks);
         String::from_utf8(out).unwrap()
     }
 
@@ -702,6 +705,24 @@ mod tests {
     }
 
     #[test]
+    fn annotations_stand_together_and_are_escaped() {
+        let annotations = [
+            ("ticket".to_owned(), Annotation::Text("NET-7 \"new\"\n".to_owned())),
+            ("sco\"re".to_owned(), Annotation::Real(0.5)),
+            ("tries".to_owned(), Annotation::Integer(-3)),
+            ("known".to_owned(), Annotation::Flag(true)),
+            ("never".to_owned(), Annotation::Real(f64::INFINITY)),
+        ];
+        let remarks = Remarks {
+            annotations: &annotations,
+            ..<_>::default()
+        };
+        let value: serde_json::Value = serde_json::from_str(&remarked(&Record::Flow(tcp()), remarks)).unwrap();
+        let expected = serde_json::json!({"ticket": "NET-7 \"new\"\n", "sco\"re": 0.5, "tries": -3, "known": true});
+        assert_eq!(value["unmapped"]["annotations"], expected);
+    }
+
+    #[test]
     fn icmp_has_no_ports() {
         let value = json(echo());
         assert_eq!(value["src_endpoint"].get("port"), None);
@@ -816,7 +837,7 @@ mod tests {
         let mut directory = directory();
         directory.peers.get_mut(&7).unwrap().user = None;
         let mut out = Vec::new();
-        record(&mut out, &Record::Flow(tcp()), &directory, 1, None, None);
+        record(&mut out, &Record::Flow(tcp()), &directory, 1, None, Remarks::default());
         let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(
             value["src_endpoint"]["owner"],

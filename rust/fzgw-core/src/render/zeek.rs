@@ -4,6 +4,7 @@
 //! name. What conn.log has no field for and its reader may want comes last, under names that begin with `fzgw_`.
 //! `docs/records.md` says where a value is not Zeek's to the letter.
 
+use super::Remarks;
 use super::json::{Json, key};
 use super::parts::{TCP, UDP, community_id, flow_uid, history, peers};
 use crate::flow::community::icmp_ports;
@@ -15,20 +16,20 @@ const ICMPV6: u8 = 58;
 /// Appends `record` to `out` as one line of JSON with its newline and says true; or writes nothing and says false: open
 /// and update records, denied flows, gaps and notes have no line.
 ///
-/// `handler_error` is what a handler's exception said. A conn.log shows neither `sequence` nor `now_ns`.
+/// `remarks` are what handlers said of it. A conn.log shows neither `sequence` nor `now_ns`.
 pub fn record(
     out: &mut Vec<u8>,
     record: &Record,
     directory: &Directory,
     _sequence: u64,
     _now_ns: Option<u64>,
-    handler_error: Option<&str>,
+    remarks: Remarks<'_>,
 ) -> bool {
     match record {
         Record::Flow(flow) if flow.activity == Activity::Close && flow.verdict == Verdict::Allow => {
             Json::line(out, |json| {
                 conn(json, flow, directory);
-                beyond_zeek(json, flow, directory, handler_error);
+                beyond_zeek(json, flow, directory, remarks);
             });
             true
         }
@@ -102,7 +103,7 @@ fn udp_history(json: &mut Json<'_>, traffic: Traffic) {
     }
 }
 
-fn beyond_zeek(json: &mut Json<'_>, flow: &FlowRecord, directory: &Directory, handler_error: Option<&str>) {
+fn beyond_zeek(json: &mut Json<'_>, flow: &FlowRecord, directory: &Directory, remarks: Remarks<'_>) {
     let (orig, resp) = peers(flow, directory);
     if let Some(peer) = orig.or(resp) {
         json.text(key!("fzgw_peer"), &peer.name);
@@ -116,9 +117,7 @@ fn beyond_zeek(json: &mut Json<'_>, flow: &FlowRecord, directory: &Directory, ha
     if let Some(reason) = flow.end_reason {
         json.word(key!("fzgw_end_reason"), reason.as_str());
     }
-    if let Some(error) = handler_error {
-        json.text(key!("fzgw_handler_error"), error);
-    }
+    remarks.write(json, [key!("fzgw_handler_error"), key!("fzgw_annotations")]);
 }
 
 #[cfg(test)]
@@ -131,13 +130,17 @@ mod tests {
 
     fn line(flow: FlowRecord, handler_error: Option<&str>) -> String {
         let mut out = Vec::new();
+        let remarks = Remarks {
+            handler_error,
+            ..<_>::default()
+        };
         assert!(record(
             &mut out,
             &Record::Flow(flow),
             &directory(),
             5,
             Some(START),
-            handler_error
+            remarks
         ));
         String::from_utf8(out).unwrap()
     }
@@ -291,7 +294,7 @@ mod tests {
             Record::Gap(Gap::default()),
             Record::Note(Note::ClockStep { at: START, by: 1 }),
         ] {
-            assert!(!record(&mut out, &other, &directory(), 5, None, None));
+            assert!(!record(&mut out, &other, &directory(), 5, None, Remarks::default()));
         }
         assert_eq!(out, b"");
     }
