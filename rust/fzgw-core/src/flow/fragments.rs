@@ -232,3 +232,47 @@ fn expired(key: &FragmentKey, entry: &Entry) -> Option<Expired> {
         Home::Flow { .. } | Home::Untracked => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(identification: u32) -> FragmentKey {
+        FragmentKey {
+            src: 1,
+            dst: 2,
+            peer: PeerId(0),
+            identification,
+            side: Side::FromPeer,
+            protocol: 17,
+            class: 0,
+        }
+    }
+
+    /// R15: a sender that begins the same datagram again and again makes nothing grow but up to the bound, and the
+    /// datagrams that wait beside it expire as they would have.
+    #[test]
+    fn datagrams_begun_anew_leave_no_more_than_the_bound() {
+        let mut fragments = Fragments::new(ahash::RandomState::with_seeds(1, 2, 3, 4));
+        let most = 4;
+        let one = Counts {
+            packets: 1,
+            ..Counts::ZERO
+        };
+        assert!(fragments.put(key(0), Home::Waiting(one), 0, most, most).is_some());
+        let mut longest = 0;
+        for now in 1..1000 {
+            assert!(fragments.put(key(1), Home::Untracked, now, most, most).is_some());
+            longest = longest.max(fragments.ages.len());
+        }
+        assert_eq!(longest, 2 * most + 64);
+        let mut expired = Vec::new();
+        while let Some(one) = fragments.expire_oldest(500, 100) {
+            expired.extend(one.map(|expired| expired.counts));
+        }
+        assert_eq!(expired, [one], "the one that waits is over, the one begun anew is not");
+        assert_eq!(fragments.poll_timeout(100).map(|at| at > 500), Some(true));
+        assert!(fragments.get(&key(0)).is_none());
+        assert!(fragments.get(&key(1)).is_some());
+    }
+}

@@ -138,4 +138,61 @@ mod tests {
             assert_eq!(found.is_some(), slot % 3 != 0, "slot {slot}");
         }
     }
+
+    /// The same among clusters of neighbouring places that reach over the table's end, in any order of coming and going.
+    #[test]
+    fn finds_the_same_as_a_set_around_the_tables_end() {
+        let home = |slot: u32| MIN_BUCKETS as u32 - 6 + slot % 11;
+        let hash = |slot: u32| u64::from(home(slot)) << 32;
+        let (mut index, mut there) = (Index::new(), std::collections::BTreeSet::new());
+        let mut random = 1u32;
+        for _ in 0..20_000 {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let slot = (random >> 16) % 64;
+            if there.remove(&slot) {
+                index.remove(hash(slot), slot);
+            } else {
+                there.insert(slot);
+                index.insert(hash(slot), slot);
+            }
+            for slot in 0..64 {
+                let found = index.find(hash(slot), |candidate| candidate == slot);
+                assert_eq!(found.is_some(), there.contains(&slot), "slot {slot} of {there:?}");
+            }
+        }
+        assert_eq!(index.buckets.len(), MIN_BUCKETS, "what goes makes room");
+    }
+
+    /// Another slot's hash finds nothing, also where it leads to the same place.
+    #[test]
+    fn a_place_is_not_enough_to_be_found() {
+        let mut index = Index::new();
+        index.insert(7 << 32, 1);
+        assert_eq!(index.find((7 + MIN_BUCKETS as u64) << 32, |_| true), None);
+        assert_eq!(index.find(7 << 32, |_| false), None);
+    }
+
+    /// Taking out what is not there changes nothing, beside neighbours or alone.
+    #[test]
+    fn what_is_not_there_cannot_be_taken_out() {
+        let mut index = Index::new();
+        index.remove(7 << 32, 1);
+        index.insert(7 << 32, 1);
+        index.remove(7 << 32, 2);
+        assert_eq!(index.find(7 << 32, |slot| slot == 1), Some(1));
+        assert_eq!(index.len, 1);
+    }
+
+    /// It doubles before it is more than three quarters full.
+    #[test]
+    fn grows_at_three_quarters() {
+        let mut index = Index::new();
+        let most = MIN_BUCKETS as u32 / 4 * 3;
+        for slot in 0..most {
+            index.insert(u64::from(slot) << 32, slot);
+        }
+        assert_eq!(index.buckets.len(), MIN_BUCKETS);
+        index.insert(u64::from(most) << 32, most);
+        assert_eq!(index.buckets.len(), 2 * MIN_BUCKETS);
+    }
 }

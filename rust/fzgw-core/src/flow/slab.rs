@@ -511,3 +511,80 @@ impl std::ops::IndexMut<u32> for Slab {
         &mut self.slots[slot]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(class: u8) -> FlowKey {
+        FlowKey {
+            near: 0xffff << 32 | 0x0a00_0001,
+            far: 0xffff << 32 | 0xc000_0201,
+            peer: PeerId(3),
+            near_port: 4000,
+            far_port: 80,
+            protocol: protocol::TCP,
+            class,
+        }
+    }
+
+    /// R1: two flows that differ in one part of their tuple are two, whatever their hashes are.
+    #[test]
+    fn a_slot_has_its_own_key_and_no_other() {
+        for class in [0, class::IPV6] {
+            let key = key(class);
+            let mut slab = Slab::new();
+            let slot = slab.take(&key);
+            assert!(slab.has_key(slot, &key));
+            assert_eq!(slab.key(slot), key);
+            let others = [
+                FlowKey {
+                    near: key.near + 1,
+                    ..key
+                },
+                FlowKey {
+                    far: key.far + 1,
+                    ..key
+                },
+                FlowKey { peer: PeerId(4), ..key },
+                FlowKey { near_port: 4001, ..key },
+                FlowKey { far_port: 81, ..key },
+                FlowKey {
+                    protocol: protocol::UDP,
+                    ..key
+                },
+                FlowKey {
+                    class: class | class::ICMP_QUERY,
+                    ..key
+                },
+            ];
+            for other in others {
+                assert!(!slab.has_key(slot, &other), "{other:?}");
+            }
+        }
+    }
+
+    /// Slots are numbered through their chunks; each is live from its taking to its giving back, and used again after.
+    #[test]
+    fn live_slots_are_those_that_were_taken_across_chunks() {
+        let mut slab = Slab::new();
+        let all = 2 * CHUNK as u32 + 10;
+        let taken: std::collections::BTreeSet<u32> = (0..all).map(|_| slab.take(&key(class::IPV6))).collect();
+        assert_eq!(taken.len(), all as usize, "each is a slot of its own");
+        assert_eq!(slab.capacity(), 3 * CHUNK);
+        let (gone, kept): (Vec<u32>, Vec<u32>) = taken.iter().partition(|slot| *slot % 3 == 0);
+        for slot in &gone {
+            slab.put_back(*slot);
+        }
+        assert_eq!(slab.len(), kept.len());
+        let edge = CHUNK as u32;
+        for first in [0, 1, edge - 1, edge, edge + 1, 2 * edge, 2 * edge + 5, 3 * edge] {
+            let expected: Vec<u32> = kept.iter().copied().filter(|slot| *slot >= first).collect();
+            assert_eq!(slab.live_from(first).collect::<Vec<_>>(), expected, "from {first}");
+        }
+        for _ in &gone {
+            assert!(gone.contains(&slab.take(&key(0))));
+        }
+        assert_eq!(slab.capacity(), 3 * CHUNK);
+    }
+}

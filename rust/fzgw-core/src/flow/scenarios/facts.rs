@@ -23,6 +23,18 @@ fn play(steps: &[Step]) -> FlowRecord {
     engine.only()
 }
 
+/// R10: where the answer to a SYN is all that was seen, the initiator's first segment is its first, whatever its
+/// number is.
+#[test]
+fn r10_an_initiator_met_in_the_middle_repeats_nothing() {
+    for seq in [1, 0x7fff_ffff, 0x8000_0000, 0xffff_fff0] {
+        let flow = play(&[(S, SYN | ACK, 100, 0), (C, ACK, seq, 10), (S, ACK, 101, 10)]);
+        let tcp = flow.tcp.unwrap();
+        assert_eq!((tcp.retransmits_out, tcp.retransmits_in), (0, 0), "{seq:#x}");
+        assert_eq!(tcp.history.as_str(), "hDd");
+    }
+}
+
 /// R10: the thirteen states of Zeek and the history that leads there.
 #[test]
 fn r10_conn_state_and_history() {
