@@ -146,6 +146,12 @@ class TestLines:
         assert b"balanced: yes" in done.stderr
 
 
+def _records(made: int, *, notes: int, rendered: int, no_line: int) -> dict[str, Any]:
+    """L3 of a replay that handed over all it made, without a handler that omits."""
+    omitted = {"no_line": no_line, "handler": 0}
+    return {"made": made, "handed": made, "notes": notes, "rendered": rendered, "omitted": omitted}
+
+
 class TestBooks:
     """The summary on stderr, and --ledger."""
 
@@ -165,40 +171,22 @@ class TestBooks:
             for unit in (0, 1):
                 rest = sum(tally[unit] for tally in side["untracked"].values())
                 assert side["forwarded"][unit] == sum(term[unit] for term in terms) + rest
-        assert records == {"made": 3, "handed": 3, "notes": 0, "rendered": 3, "omitted": {"no_line": 0, "handler": 0}}
+        assert records == _records(3, notes=0, rendered=3, no_line=0)
 
     def test_records_without_a_line_are_accounted_for(self, capture: Path, write: Write, tmp_path: Path) -> None:
         """L3: with a handler of updates, open records are made that zeek has no line for."""
         handler = write("import fzgw\nclass H(fzgw.FlowHandler):\n    def on_update(self, flow): pass\n", "h.py")
         books = self._books(capture, tmp_path, "--format", "zeek", "--handler", f"{handler}:H")
-        assert books["records"] == {
-            "made": 3,
-            "handed": 3,
-            "notes": 0,
-            "rendered": 2,
-            "omitted": {"no_line": 1, "handler": 0},
-        }
+        assert books["records"] == _records(3, notes=0, rendered=2, no_line=1)
         assert books["balanced"] is True
         books = self._books(capture, tmp_path, "--format", "zeek")
-        assert books["records"] == {
-            "made": 2,
-            "handed": 2,
-            "notes": 0,
-            "rendered": 2,
-            "omitted": {"no_line": 0, "handler": 0},
-        }
+        assert books["records"] == _records(2, notes=0, rendered=2, no_line=0)
 
     def test_a_note_is_a_line_in_ocsf(self, write: Write, tmp_path: Path) -> None:
         """R16: a capture whose clock was stepped back says so, and balances."""
         path = write(pcap([(at, udp("10.0.0.1:1", "10.0.0.2:2")) for at in (3600.0, 3601.0, 5.0, 6.0, 7.0)]))
         books = self._books(path, tmp_path)
-        assert books["records"] == {
-            "made": 1,
-            "handed": 1,
-            "notes": 1,
-            "rendered": 2,
-            "omitted": {"no_line": 0, "handler": 0},
-        }
+        assert books["records"] == _records(1, notes=1, rendered=2, no_line=0)
         assert books["balanced"] is True
 
     def test_the_summary_is_short(self, capture: Path) -> None:

@@ -26,11 +26,11 @@ from types import CodeType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fzgw import logs
+from fzgw.actions import Action, actions_of
+from fzgw.remarks import FlowRemarks, Remarks
 
 if TYPE_CHECKING:
     from fzgw._core import Flow
-    from fzgw.actions import Action
-    from fzgw.remarks import FlowRemarks, Remarks
 
     Answer = Action | Sequence[Action] | None
 
@@ -208,8 +208,6 @@ class HandlerSet:
         max_flows: int = MAX_FLOWS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        from fzgw.remarks import FlowRemarks
-
         self._clock = clock
         self._remarks = FlowRemarks(max_flows)
         runs = [(handler, _Run(handler.name)) for handler in handlers]
@@ -355,8 +353,6 @@ class _Run:
 
     def _carry_out(self, answer: object, flow: Flow, remarks: FlowRemarks) -> None:
         """Raises TypeError for what is no action on this flow, ValueError for an annotation too many."""
-        from fzgw.actions import actions_of
-
         actions = actions_of(answer)
         if actions is None:
             raise TypeError(f"returned {type(answer).__name__}: {_THE_ANSWERS}")

@@ -312,15 +312,14 @@ impl FlowTable {
         if !self.tracks() {
             return;
         }
-        let side = facts.side;
         match standing.verdict {
-            Verdict::Deny => self.deny(peer, side, packet, standing, now),
+            Verdict::Deny => self.deny(peer, facts.side, packet, standing, now),
             Verdict::Allow => {
                 let Some(path) = facts.path else { return };
                 self.pass(
                     Passed {
                         peer,
-                        side,
+                        side: facts.side,
                         packet,
                         standing,
                         path,
